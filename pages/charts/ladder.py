@@ -1,0 +1,213 @@
+"""The speedup ladder: one row per run in the order of the sweep; a run without a time keeps its row and says why."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.charts import palette, readable, theme
+
+ROW, MAX_DOTS = 27, 40
+TIMED = ("done", "imported", "wrong", "ineffective")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale:
+    """What the bars are measured in: the speedup, or the time where no run is a baseline for the others."""
+
+    column: str
+    low: str | None
+    high: str | None
+    title: str
+    axis: str
+
+
+SPEEDUP = Scale(
+    column="speedup",
+    low="speedup_low",
+    high="speedup_high",
+    title="Speedup over the baseline",
+    axis="Speedup (baseline median / median step time, ×)",
+)
+TIME = Scale(column="step_ms", low=None, high=None, title="Step time", axis="Median step time (ms)")
+
+
+def ladder(
+    runs: pd.DataFrame, samples: pd.DataFrame | None = None, *, study: str = "", dark: bool = False
+) -> go.Figure:
+    """Bars with their 95% interval, every sample as a dot, and the figures in columns at the right.
+
+    runs: store.frames.ladder; samples: store.frames.samples of the same runs, or None.
+    """
+    if runs.empty:
+        return theme.empty("Speedup over the baseline", "This study has no runs yet.", dark=dark)
+    rows = runs.reset_index(drop=True)
+    scale = SPEEDUP if rows["speedup"].notna().any() else TIME
+    title = f"{scale.title} · {study}" if study else scale.title
+    figure = theme.titled(title, _subtitle(rows, scale, samples), dark=dark, height=122 + ROW * len(rows))
+    drawn = rows[rows["status"].isin(TIMED) & rows[scale.column].notna()]
+    if scale is SPEEDUP:
+        _draw_drift(figure, rows, dark)
+    _draw_bars(figure, drawn, scale, dark)
+    _draw_samples(figure, rows, samples, scale, dark)
+    _draw_reasons(figure, rows.drop(drawn.index), dark)
+    _draw_columns(figure, rows, dark)
+    _draw_axes(figure, rows, drawn, scale)
+    return figure
+
+
+def _subtitle(rows: pd.DataFrame, scale: Scale, samples: pd.DataFrame | None) -> str:
+    if scale is TIME:
+        return (
+            "No finished baseline of the same device and boot, so times instead of ratios; hatched: failed its checks"
+        )
+    dots = ", dots: single steps" if samples is not None and not samples.empty else ""
+    return f"Bar: ratio of medians, whisker: 95% interval{dots}, grey band: drift of the repeated baseline"
+
+
+def _draw_drift(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
+    drift = rows["drift"].astype(float).max()
+    if drift > 0:
+        figure.add_vrect(x0=1 / (1 + drift), x1=1 + drift, fillcolor=theme.ink(dark).band, line_width=0, layer="below")
+    figure.add_vline(x=1, line={"color": theme.ink(dark).axis, "width": 1}, layer="below")
+
+
+def _draw_bars(figure: go.Figure, drawn: pd.DataFrame, scale: Scale, dark: bool) -> None:
+    hatched = drawn["status"].isin(("wrong", "ineffective"))
+    whiskers = None
+    if scale.low and scale.high:
+        value = drawn[scale.column].astype(float)
+        whiskers = {
+            "type": "data",
+            "symmetric": False,
+            "array": (drawn[scale.high].astype(float) - value).tolist(),
+            "arrayminus": (value - drawn[scale.low].astype(float)).tolist(),
+            "color": theme.ink(dark).text,
+            "thickness": 1.3,
+            "width": 4,
+        }
+    figure.add_bar(
+        name="runs",
+        orientation="h",
+        x=drawn[scale.column].tolist(),
+        y=drawn.index.tolist(),
+        marker={
+            "color": [_colour(row) for _, row in drawn.iterrows()],
+            "pattern": {"shape": ["/" if bad else "" for bad in hatched], "solidity": 0.35, "size": 6},
+        },
+        error_x=whiskers,
+        customdata=drawn["run_id"].tolist(),
+        hovertext=[_hover(row) for _, row in drawn.iterrows()],
+        hoverinfo="text",
+        width=0.62,
+        showlegend=False,
+    )
+
+
+def _colour(row: pd.Series) -> str:
+    if row["status"] in ("wrong", "ineffective"):
+        return palette.status(row["status"])
+    if row["sweep_role"] in ("baseline", "baseline_repeat"):
+        return palette.BASELINE
+    return palette.VERDICTS.get(row["verdict"], palette.VERDICTS["unknown"])
+
+
+def _hover(row: pd.Series) -> str:
+    lines = [
+        f"<b>{theme.hover(str(row['combo_label']))}</b>",
+        f"speedup {readable.interval(row['speedup'], row['speedup_low'], row['speedup_high'])}, {row['verdict']}",
+        f"median {readable.number(row['step_ms'], 'ms')}, IQR {readable.number(row['step_iqr_ms'], 'ms')}",
+        f"peak {readable.number(row['peak_allocated_gib'], 'GiB')}",
+        f"output error {readable.times(row['output_error_ratio'])} of plain eager",
+    ]
+    if row["status"] != "done":
+        lines.append(f"{row['status']}: {theme.hover(_text(row['cause']))}")
+    return "<br>".join(lines)
+
+
+def _draw_samples(
+    figure: go.Figure, rows: pd.DataFrame, samples: pd.DataFrame | None, scale: Scale, dark: bool
+) -> None:
+    if samples is None or samples.empty:
+        return
+    steps = samples[samples["metric"] == "step_ms"]
+    medians = rows.drop_duplicates("run_id").set_index("run_id")["step_ms"]
+    xs: list[float] = []
+    ys: list[float] = []
+    for position, row in rows[rows[scale.column].notna()].iterrows():
+        own = steps.loc[steps["run_id"] == row["run_id"], "value"].astype(float)
+        own = own.iloc[:: max(1, len(own) // MAX_DOTS)]
+        values = medians.get(row["baseline_run_id"]) / own if scale is SPEEDUP else own
+        xs += values.tolist()
+        ys += [float(str(position))] * len(values)
+    figure.add_scatter(
+        name="samples",
+        x=xs,
+        y=ys,
+        mode="markers",
+        marker={"size": 3.5, "color": theme.ink(dark).text, "opacity": 0.35},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _draw_reasons(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
+    """A row without a bar: its status in colour, and the cause in words."""
+    for position, row in rows.iterrows():
+        colour, cause = palette.status(row["status"]), _text(row["cause"])
+        reason = cause or _text(row["why_not_comparable"]) or "no cause was recorded"
+        figure.add_annotation(
+            text=f'<b style="color:{colour}">{row["status"]}</b>  {theme.short(reason, 78)}',
+            hovertext=theme.hover(reason),
+            x=0,
+            y=position,
+            xref="paper",
+            xanchor="left",
+            xshift=4,
+            showarrow=False,
+            align="left",
+            font={"color": theme.ink(dark).muted},
+        )
+
+
+def _draw_columns(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
+    """Speedup, median and peak as right-aligned columns beside the bars."""
+    columns = (
+        (62, "speedup", rows["speedup"].map(readable.times), True),
+        (126, "ms", rows["step_ms"].map(readable.number), False),
+        (182, "GiB", rows["peak_allocated_gib"].map(readable.number), False),
+    )
+    place: dict[str, Any] = {"xref": "paper", "x": 1, "xanchor": "right", "showarrow": False}
+    for shift, heading, texts, bold in columns:
+        figure.add_annotation(
+            text=heading,
+            xshift=shift,
+            yref="paper",
+            y=1,
+            yanchor="bottom",
+            font={"color": theme.ink(dark).muted},
+            **place,
+        )
+        for position, text in texts.items():
+            if pd.notna(rows.at[position, "step_ms"]):
+                figure.add_annotation(text=f"<b>{text}</b>" if bold else text, xshift=shift, y=position, **place)
+
+
+def _draw_axes(figure: go.Figure, rows: pd.DataFrame, drawn: pd.DataFrame, scale: Scale) -> None:
+    farthest = drawn[[scale.high or scale.column, scale.column]].astype(float).max().max() if len(drawn) else 1.0
+    figure.update_xaxes(
+        title_text=scale.axis, range=[0, max(1.15, farthest * 1.04) if scale is SPEEDUP else farthest * 1.08]
+    )
+    figure.update_yaxes(
+        tickmode="array",
+        tickvals=rows.index.tolist(),
+        ticktext=[theme.short(str(label), 46) for label in rows["step_label"]],
+        range=[len(rows) - 0.5, -0.5],
+        showgrid=False,
+    )
+    figure.update_layout(margin={"r": 200, "t": 84})
+
+
+def _text(value: Any) -> str:
+    return "" if value is None or pd.isna(value) else str(value)

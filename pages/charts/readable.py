@@ -1,0 +1,74 @@
+"""Numbers as a reader wants them: three significant digits, a unit, and a dash for what is unknown."""
+
+from typing import Any
+
+import pandas as pd
+
+UNKNOWN = "—"
+SHARES = ("mfu", "ceiling_share", "gpu_busy_share")
+
+
+def number(value: Any, unit: str = "") -> str:
+    """Three significant digits without an exponent where one can be avoided, e.g. '36.3 ms'."""
+    if value is None or pd.isna(value):
+        return UNKNOWN
+    return f"{_digits(float(value))} {unit}".strip()
+
+
+def metric(name: str, value: Any) -> str:
+    """A field of Metrics as its name wants it: a share in percent, a count whole, else three digits."""
+    if name in SHARES:
+        return percent(value)
+    if name.startswith("num_") and value is not None and not pd.isna(value):
+        return f"{value:,.0f}"
+    return number(value)
+
+
+def times(value: Any) -> str:
+    """A ratio, e.g. '2.31×'."""
+    return UNKNOWN if value is None or pd.isna(value) else f"{_digits(float(value))}×"
+
+
+def percent(value: Any) -> str:
+    """A share of one, e.g. '37%'."""
+    if value is None or pd.isna(value):
+        return UNKNOWN
+    return f"{value:.0%}" if abs(value) >= 0.1 else f"{value:.1%}"
+
+
+def duration(seconds: Any) -> str:
+    """Whole seconds, minutes or hours, e.g. '4 min 30 s'."""
+    if seconds is None or pd.isna(seconds):
+        return UNKNOWN
+    whole = round(float(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def interval(value: Any, low: Any, high: Any) -> str:
+    """A ratio with its interval, e.g. '2.31× (2.28 to 2.35)'."""
+    if low is None or high is None or pd.isna(low) or pd.isna(high):
+        return times(value)
+    return f"{times(value)} ({_digits(float(low))} to {_digits(float(high))})"
+
+
+def _digits(value: float) -> str:
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 1000:
+        return f"{value:,.0f}"
+    if size >= 100:
+        return f"{value:.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    if size >= 1:
+        return f"{value:.2f}"
+    if size >= 0.1:
+        return f"{value:.3f}"
+    if size >= 0.001:
+        return f"{value:.3g}"
+    return f"{value:.1e}"

@@ -1,0 +1,36 @@
+"""Compare: chosen runs against one baseline, and only where they differ."""
+
+import streamlit as st
+
+from pages.charts import kernels, memory, ratios
+from pages.widgets import comparison, data
+from pages.widgets.chart import is_dark, show_chart
+from store import frames
+
+st.header("Compare")
+runs = data.read(frames.runs)
+chosen = comparison.choose_runs(runs, key="compare")
+if chosen is None:
+    st.info("There is nothing to compare yet: two runs with times are needed.", icon=":material/info:")
+    st.stop()
+
+baseline, run_ids = chosen
+against = data.read(frames.comparison, baseline, run_ids)
+comparison.show_differences(runs, against)
+rows = data.read(frames.metric_ratios, baseline, run_ids)
+metric = comparison.choose_metric(rows, key="compare_metric")
+label = data.run_labels(runs)[baseline]
+drift = comparison.drift(against)
+figure = ratios.ratios(rows, metric=metric, baseline=label, drift=drift, dark=is_dark())
+show_chart(figure, rows, key="compare_ratios", name=f"ratios-{metric}")
+st.caption("A dot inside the grey band, or a whisker across 1×, is no difference.")
+
+with st.grid(2, min_column_width=480, gap="medium"):
+    categories = data.read(frames.kernel_categories, (baseline, *run_ids))
+    show_chart(kernels.category_bars(categories, dark=is_dark()), categories, key="compare_kernels", name="kernel-time")
+    split = comparison.in_order(runs, (baseline, *run_ids))
+    show_chart(memory.memory_split(split, dark=is_dark()), split, key="compare_memory", name="memory-split")
+
+st.subheader("All metrics")
+comparison.show_metric_table(rows, key="compare_table")
+st.caption("Blue is better than the baseline, orange worse; a metric that no run has is left out.")

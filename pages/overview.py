@@ -1,0 +1,41 @@
+"""Overview: what won in a study, at which price, and every run behind it."""
+
+import streamlit as st
+
+from pages.charts import kernels, ladder, tradeoff
+from pages.widgets import data, first_run, jobs, run_table, studies, winners
+from pages.widgets.chart import is_dark, show_chart
+from store import frames
+
+runs = data.read(frames.runs)
+chosen = studies.choose_study("overview")
+jobs.live(jobs.show_strip, key="overview")
+first_run.offer_quick(runs, key="overview")
+if chosen is None:
+    if runs.empty:
+        st.info("No run has been measured here yet, and no recorded study is at hand.", icon=":material/info:")
+    else:
+        run_table.show_runs(runs, None, None, key="overview")
+    first_run.show_set_aside()
+    st.stop()
+
+sweep, study = chosen
+rows = studies.study_ladder(sweep, study)
+studies.show_environment(study)
+winners.show_headlines(rows)
+
+samples = data.read(frames.samples, tuple(rows["run_id"]))
+figure = ladder.ladder(rows, samples, study=study["workload_label"].iloc[0], dark=is_dark())
+show_chart(figure, rows, key="overview_ladder", name="speedup-ladder")
+st.caption(
+    "Each row adds its choice to the row above it, or replaces one. Grey is the baseline or no difference; "
+    "a row without a bar says why it has none."
+)
+with st.grid(2, min_column_width=480, gap="medium"):
+    show_chart(tradeoff.tradeoff(rows, dark=is_dark()), rows, key="overview_tradeoff", name="speed-against-memory")
+    categories = data.read(frames.kernel_categories, winners.why_run_ids(rows))
+    show_chart(kernels.category_bars(categories, dark=is_dark()), categories, key="overview_kernels", name="kernels")
+
+st.subheader("Runs")
+run_table.show_runs(runs, study, winners.baseline_of(rows), key="overview")
+first_run.show_set_aside()

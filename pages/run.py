@@ -1,0 +1,54 @@
+"""Run: everything that one run found out. Deep link: /run?run=RUN_ID."""
+
+import streamlit as st
+
+from pages.charts import kernels, memory, samples, telemetry
+from pages.widgets import data, measures, run_facts
+from pages.widgets.chart import is_dark, show_chart
+from store import frames
+
+runs = data.read(frames.runs)
+run_id = run_facts.choose_run(runs)
+if run_id is None:
+    st.info("No run has been measured yet.", icon=":material/info:")
+    st.stop()
+
+record, row = data.read(frames.record, run_id), runs[runs["run_id"] == run_id]
+run_facts.show_title(record)
+run_facts.link_comparison(record)
+run_facts.show_outcome(record)
+if not measures.has_numbers(record):
+    run_facts.show_environment(record)
+    st.caption("This run ended before anything was measured, so it has no charts.")
+    st.stop()
+measures.show_headlines(record)
+
+with st.grid(2, min_column_width=480, gap="medium"):
+    steps = data.read(frames.samples, (run_id,))
+    show_chart(samples.samples(steps, dark=is_dark()), steps, key="run_samples", name=f"step-times-{run_id}")
+    categories = data.read(frames.kernel_categories, (run_id,))
+    show_chart(
+        kernels.breakdown(categories, dark=is_dark()), categories, key="run_categories", name=f"kernel-time-{run_id}"
+    )
+    timeline = data.read(frames.memory_timeline, run_id)
+    show_chart(
+        memory.memory_timeline(timeline, dark=is_dark()), timeline, key="run_timeline", name=f"memory-timeline-{run_id}"
+    )
+    with st.container():
+        show_chart(memory.memory_split(row, dark=is_dark()), row, key="run_memory", name=f"memory-split-{run_id}")
+        st.caption("Parts that live at different moments can add up to more than the peak.")
+
+st.subheader("Kernels")
+run_facts.show_kernels(data.read(frames.kernels, run_id), record)
+run_facts.offer_trace(record, row["folder"].iloc[0])
+
+st.subheader("Requested against observed")
+run_facts.show_evidence(data.read(frames.evidence, run_id), record)
+
+state = data.read(frames.telemetry, run_id)
+show_chart(telemetry.telemetry(state, dark=is_dark()), state, key="run_telemetry", name=f"telemetry-{run_id}")
+
+st.subheader("All numbers")
+measures.show_all(record)
+st.caption("A dash is a number that this run does not have; the last column says why.")
+run_facts.show_environment(record)

@@ -1,0 +1,50 @@
+"""The one way a chart gets on a page: drawn in the page's theme, with its downloads beside the title."""
+
+from functools import partial
+
+import pandas as pd
+import streamlit as st
+
+from pages.charts import export
+
+MIMES = {"png": "image/png", "svg": "image/svg+xml", "html": "text/html", "csv": "text/csv"}
+
+
+def is_dark() -> bool:
+    """Whether the reader's theme is dark; every chart function takes this."""
+    return st.context.theme.type == "dark"
+
+
+def show_chart(figure: export.Figure, rows: pd.DataFrame, *, key: str, name: str) -> None:
+    """Draw the figure; offer it as PNG, SVG and HTML, and its rows as CSV, in files called name."""
+    with st.container(key=f"chart-box-{key}", gap=None):
+        st.plotly_chart(figure, theme=None, key=key, config={"displayModeBar": False, "responsive": True})
+        with (
+            st.container(key=f"chart-download-{key}"),
+            st.popover("", icon=":material/download:", type="tertiary", help="Download this chart or its data"),
+        ):
+            _downloads(figure, rows, key, name)
+
+
+def _downloads(figure: export.Figure, rows: pd.DataFrame, key: str, name: str) -> None:
+    """The files are made on click, so that a page with ten charts draws none of them twice."""
+    has_browser = export.find_browser() is not None
+    makers = {
+        "png": partial(export.to_image, figure, "png"),
+        "svg": partial(export.to_image, figure, "svg"),
+        "html": partial(export.to_html, figure),
+        "csv": partial(export.to_csv, rows),
+    }
+    for kind, maker in makers.items():
+        st.download_button(
+            kind.upper(),
+            data=maker,
+            file_name=f"{name}.{kind}",
+            mime=MIMES[kind],
+            key=f"{key}-{kind}",
+            on_click="ignore",
+            type="tertiary",
+            disabled=kind in ("png", "svg") and not has_browser,
+        )
+    if not has_browser:
+        st.caption(export.REMEDY)

@@ -1,0 +1,109 @@
+"""Compare's parts: which runs, what differs between them, and the table of all metrics."""
+
+import pandas as pd
+import streamlit as st
+
+from pages.charts import palette, readable
+from pages.charts.ratios import colour_of
+from pages.widgets import data, linked, studies, tables, winners
+from pages.widgets.chart import is_dark
+from profiler.combo import FAMILIES
+from store import frames
+
+WORKLOAD_FIELDS = ("model", "mode", "batch", "resolution", "device", "machine_label", "torch")
+HEADLINES = ("step_ms", "samples_per_s", "peak_allocated_gib", "sample_energy_j", "output_error_ratio", "mfu")
+MAX_RUNS = 8
+
+
+def choose_runs(runs: pd.DataFrame, key: str) -> tuple[str, tuple[str, ...]] | None:
+    """The baseline and the runs against it; by default those of the newest study."""
+    timed = runs[runs["step_ms"].notna()]
+    if len(timed) < 2:
+        return None
+    labels = data.run_labels(timed)
+    baseline, candidates = _default_choice(list(labels))
+    with st.grid(2, min_column_width=420):
+        baseline = linked.select("Baseline", labels, f"{key}_baseline", default=baseline)
+        chosen = linked.select_several(
+            "Runs", labels, f"{key}_runs", default=candidates, max_selections=MAX_RUNS, wrap=True
+        )
+    chosen = [run_id for run_id in chosen if run_id != baseline]
+    if not chosen:
+        st.info("Choose at least one run besides the baseline.", icon=":material/info:")
+        st.stop()
+    return baseline, tuple(chosen)
+
+
+def _default_choice(run_ids: list[str]) -> tuple[str, list[str]]:
+    """The newest study's baseline and its three fastest runs; else any two."""
+    sweeps = data.read(frames.sweeps).sort_values("is_recorded", kind="stable")
+    for sweep_id in sweeps["sweep_id"]:
+        first, *rest = winners.why_run_ids(studies.first_workload(data.read(frames.ladder, sweep_id))) or ("",)
+        if first in run_ids and rest:
+            return first, rest
+    return run_ids[0], run_ids[1:2]
+
+
+def show_differences(runs: pd.DataFrame, against: pd.DataFrame) -> None:
+    """Only the choices and conditions in which the runs differ; and the pairs that must not be divided."""
+    rows = in_order(runs, tuple(against["run_id"]))  # the baseline is the first of them
+    columns = [*FAMILIES, *(name for name in WORKLOAD_FIELDS if name in rows)]
+    differing = [name for name in columns if rows[name].nunique(dropna=False) > 1]
+    table = rows[["combo_label", *differing, "status"]].rename(columns={"combo_label": "combo"})
+    table.insert(0, "role", ["baseline", *["against it"] * (len(table) - 1)])
+    st.dataframe(table, hide_index=True, placeholder="—", height=tables.fit(table))
+    for row in against[~against["comparable"].astype(bool)].itertuples(index=False):
+        st.warning(f"{row.combo_label} has no ratio: {row.why_not_comparable}.", icon=":material/block:")
+
+
+def choose_metric(rows: pd.DataFrame, key: str) -> str:
+    """The metric that the chart shows, of those that two of the runs have."""
+    known = rows.loc[rows["ratio"].notna(), "metric"].unique().tolist()
+    options = [name for name in HEADLINES if name in known] or known or ["step_ms"]
+    return st.segmented_control("Metric", options, default=options[0], required=True, key=key, bind="query-params")
+
+
+def drift(against: pd.DataFrame) -> float | None:
+    """How far the repeated baseline moved, where it was repeated."""
+    values = against["drift"].dropna().astype(float) if "drift" in against else pd.Series(dtype=float)
+    return float(values.max()) if len(values) else None
+
+
+def in_order(runs: pd.DataFrame, run_ids: tuple[str, ...]) -> pd.DataFrame:
+    return runs.set_index("run_id", drop=False).loc[list(run_ids)].reset_index(drop=True)
+
+
+def show_metric_table(rows: pd.DataFrame, key: str) -> None:
+    """One row per metric: the baseline's value, then each run's value and ratio, coloured by which is better."""
+    names = [f"{row.metric} ({row.unit})" if row.unit else row.metric for row in rows.itertuples(index=False)]
+    cells = [
+        f"{readable.metric(r.metric, r.value)}  {readable.times(r.ratio):>8}" for r in rows.itertuples(index=False)
+    ]
+    long = rows.assign(name=names, cell=cells, style=[_style(row) for _, row in rows.iterrows()])
+    order, runs = long["name"].drop_duplicates(), long["label"].drop_duplicates()
+    shown = long.pivot(index="name", columns="label", values="cell").reindex(index=order, columns=runs)
+    colours = long.pivot(index="name", columns="label", values="style").reindex(index=order, columns=runs).fillna("")
+    plain = long.drop_duplicates("name").set_index("name")
+    shown.insert(
+        0, "baseline ", [readable.metric(row.metric, row.baseline_value) for row in plain.loc[order].itertuples()]
+    )
+    shown.insert(0, "metric", shown.index)
+    config = {name: st.column_config.TextColumn(alignment="right") for name in shown.columns[1:]}
+    config["metric"] = st.column_config.TextColumn("Metric", pinned=True, width=230)
+    shown, colours = (
+        shown.reset_index(drop=True),
+        colours.reset_index(drop=True).reindex(columns=shown.columns, fill_value=""),
+    )
+    styled = shown.style.apply(lambda _: colours, axis=None)
+    st.dataframe(
+        styled, hide_index=True, column_config=config, key=key, height=tables.fit(shown, most=18), placeholder="—"
+    )
+
+
+def _style(row: pd.Series) -> str:
+    """The colour of a ratio: better, worse, or none."""
+    if pd.isna(row["ratio"]) or row["ratio"] <= 0:
+        return ""
+    low, high = (row["ratio"] if pd.isna(row[end]) else row[end] for end in ("ratio_low", "ratio_high"))
+    colour = colour_of(row["ratio"], low, high, better=str(row["better"] or ""), drift=0.005)
+    return "" if colour == palette.EVEN else f"color: {palette.ink(colour, is_dark())}"

@@ -1,0 +1,57 @@
+"""What pages read: the store, synced with the run folders first, and cached until it changes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from runs.job import home
+from store import frames
+from store.db import StoreError
+from store.ingest import SyncResult, sync
+
+
+@st.cache_data(ttl=1.5, max_entries=8, show_spinner=False)
+def _synced(at: str) -> SyncResult:
+    """One sync serves every session and every frame of a rerun."""
+    return sync()
+
+
+@st.cache_data(ttl=3600, max_entries=400, show_spinner=False)
+def _read(name: str, at: str, generation: int, *arguments: Any) -> Any:
+    return getattr(frames, name)(*arguments)
+
+
+def read(query: Callable[..., Any], *arguments: Any) -> Any:
+    """The frame of store.frames' query with these arguments, from the cache while no run was added.
+
+    What the store cannot do (an unwritable folder, an index of a newer version) is shown in words and ends the page.
+    """
+    at = str(home())
+    try:
+        return _read(query.__name__, at, _synced(at).generation, *arguments)
+    except (StoreError, OSError) as error:
+        st.error(str(error), icon=":material/error:")
+        st.stop()
+
+
+def set_aside() -> list[tuple[str, str]]:
+    """The run folders that could not be indexed, each with its reason."""
+    return list(_synced(str(home())).set_aside)
+
+
+def durations() -> dict[tuple[str, str, str, str], float]:
+    """(model, mode, compilation, device) -> seconds that such a run took, for estimates."""
+    rows = read(frames.durations)
+    return {tuple(row[:4]): float(row[4]) for row in rows.itertuples(index=False)}
+
+
+def run_labels(runs: pd.DataFrame) -> dict[str, str]:
+    """run_id -> what a selector shows: combo, workload, and when it ran where that alone tells it apart."""
+    labels = runs["combo_label"] + " · " + runs["workload_label"]
+    when = runs["started_at"].dt.strftime("%d %b %H:%M:%S").fillna("not started")
+    status = runs["status"].where(runs["status"] != "done", "")
+    labels = labels + status.map(lambda word: f" · {word}" if word else "")
+    labels = labels.where(~labels.duplicated(keep=False), labels + " · " + when)
+    return dict(zip(runs["run_id"], labels, strict=True))

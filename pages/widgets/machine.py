@@ -1,0 +1,48 @@
+"""This machine: what the probe found out about it, and which runs are its own."""
+
+import pandas as pd
+import streamlit as st
+
+from pages.charts import readable
+from pages.widgets import jobs
+from profiler.machine import Machine
+from profiler.workload import Workload
+from runs import job_queue
+from runs.job import home
+from runs.job_queue import JobState
+
+
+def require_machine(key: str) -> Machine | None:
+    """The probed machine; while there is none, has it probed and shows that this is under way."""
+    found = job_queue.read_machine()
+    if found is None and jobs.attempt(job_queue.ensure_probe) is not None:
+        jobs.live(_show_probe, key=f"{key}_probe")
+    return found
+
+
+def _show_probe(states: list[JobState]) -> None:
+    probe = next((s for s in states if s.job.kind == "probe"), None)
+    if probe is not None and probe.state == "ended":
+        st.error(f"This machine could not be looked at: {probe.cause or 'see the Queue page for its log'}")
+        return
+    st.info("Looking at this machine: which GPU, versions and packages it has. This takes some seconds.")
+
+
+def facts(found: Machine) -> str:
+    """The machine in one line."""
+    memory = f" ({readable.number(found.gpu_memory_gib, 'GiB')})" if found.gpu_memory_gib else ""
+    where = f"{found.label}{memory}" if found.has_cuda else f"{found.cpu_name}, {found.num_cpus} cores, no CUDA"
+    return f"{where} · torch {found.torch} · python {found.python}"
+
+
+def has_own_runs(runs: pd.DataFrame) -> bool:
+    """Whether any run was measured under this home."""
+    return bool((runs["root"] == str(home() / "runs")).any()) if len(runs) else False
+
+
+def default_device(found: Machine) -> str:
+    return "cuda" if found.has_cuda else "cpu"
+
+
+def quick_workload(found: Machine) -> Workload:
+    return Workload(model="tiny", device=default_device(found))  # type: ignore[arg-type]

@@ -1,0 +1,100 @@
+"""Plans: what a launch would run here, for how long, and why in that order."""
+
+import pandas as pd
+import streamlit as st
+
+from pages.charts import readable
+from pages.widgets import data, jobs, tables
+from profiler.machine import Machine
+from profiler.workload import Workload
+from runs import job_queue, sweep
+
+SINGLE = "single combo"
+KINDS: dict[str, str] = {
+    SINGLE: "One combo between two runs of the baseline, so that its speedup and the machine's drift are known.",
+    **{name: kind.description for name, kind in sweep.SWEEPS.items()},
+}
+
+
+def mode_of(kind: str) -> str | None:
+    """The only mode that a kind of launch is for, or None."""
+    return None if kind == SINGLE else sweep.SWEEPS[kind].mode
+
+
+def has_own_workload(kind: str) -> bool:
+    return kind != SINGLE and sweep.SWEEPS[kind].has_own_workload
+
+
+def has_families(kind: str) -> bool:
+    return kind in (SINGLE, "grid")
+
+
+def options_form(kind: str, key: str) -> dict[str, bool]:
+    """The switches of the ladders."""
+    chosen = {}
+    for name in ("max_autotune", "sdpa_kernels") if kind.startswith("ladder") else ():
+        help = sweep.Options.__dataclass_fields__[name].metadata["help"]
+        chosen[name] = st.toggle(name, key=f"{key}_{name}", help=help, bind="query-params")
+    return chosen
+
+
+def make_plan(
+    kind: str, workload: Workload, machine: Machine | None, families: dict[str, list[str]], switches: dict[str, bool]
+) -> sweep.Sweep | None:
+    """The jobs of this launch; None, with the reason shown, where it makes no sense."""
+    try:
+        return sweep.expand(
+            "grid" if kind == SINGLE else kind,
+            workload,
+            machine,
+            options=sweep.Options(families=families, **switches),
+            known_references=job_queue.known_references(),
+            durations=data.durations(),
+        )
+    except ValueError as error:
+        st.error(str(error), icon=":material/error:")
+        return None
+
+
+def show_summary(plan: sweep.Sweep) -> None:
+    """How many runs and about how long, and how many of them cannot work here."""
+    rough = ", a rough guess until such runs were measured here" if plan.is_estimate_rough else ""
+    st.markdown(f"**{plan.num_runs} runs**, about **{readable.duration(plan.estimate_s)}**{rough}.")
+    if plan.rejected:
+        st.warning(
+            f"{len(plan.rejected)} of them cannot run here and will be recorded as rejected, with the reason.",
+            icon=":material/block:",
+        )
+
+
+def show_jobs(plan: sweep.Sweep) -> None:
+    """All jobs in their order, each with the reason why it is in the plan, or why it cannot work here."""
+    rejected = {job.job_id: reason for job, reason in plan.rejected}
+    rows = pd.DataFrame(
+        {
+            "run": [job.combo.label if job.kind == "measure" else "numerical reference" for job in plan.jobs],
+            "workload": [job.workload.label for job in plan.jobs],
+            "why": [rejected.get(job.job_id, plan.reasons[job.job_id]) for job in plan.jobs],
+        }
+    )
+    if rejected:
+        rows.insert(1, "here", ["not possible" if job.job_id in rejected else "" for job in plan.jobs])
+    if rows["workload"].nunique() == 1:
+        rows = rows.drop(columns="workload")
+    config = {
+        "run": st.column_config.TextColumn("Run", width=300),
+        "workload": st.column_config.TextColumn("Workload", width=190),
+        "why": st.column_config.TextColumn("Why", width="large"),
+        "here": st.column_config.TextColumn("Here", width=100),
+    }
+    st.dataframe(rows, hide_index=True, column_config=config, height=tables.fit(rows))
+
+
+def submit_button(plan: sweep.Sweep, key: str) -> None:
+    """Queue the plan's jobs, once per click, and say where to watch them."""
+    if st.button("Start", type="primary", icon=":material/play_arrow:", key=f"{key}_submit"):
+        submitted = jobs.attempt(job_queue.submit, plan.jobs)
+        if submitted is None:
+            return
+        st.success(f"{len(submitted)} jobs are queued.", icon=":material/check:")
+        st.page_link("pages/job_queue.py", label="Watch them on the Queue page", icon=":material/list:")

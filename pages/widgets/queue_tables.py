@@ -1,0 +1,97 @@
+"""The queue's tables: what waits, with a button to cancel each, and what ended, with a button to run it again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.charts import readable
+from pages.widgets import jobs, tables
+from runs import job_queue
+from runs.job import retry_job
+from runs.job_queue import JobState
+
+Column = st.column_config
+CANCEL, RETRY = ":material/close: Cancel", ":material/replay: Retry"
+HELD = "held: its sweep's time is up, resume it"
+RETRIABLE = ("failed", "timeout", "cancelled", "oom", "ineffective", "wrong", "rejected")
+
+
+def show_waiting(states: list[JobState], key: str) -> None:
+    """The queued jobs, the next one first."""
+    rows = pd.DataFrame(
+        {
+            "place": [state.place for state in states],
+            "job": [_name(state) for state in states],
+            "workload": ["" if state.job.kind == "probe" else state.job.workload.label for state in states],
+            "sweep": [_sweep(state) for state in states],
+            "waits": [HELD if state.is_held else "for the jobs before it" for state in states],
+            "cancel": [CANCEL for _ in states],
+        }
+    )
+    columns = {
+        "place": Column.NumberColumn("#", width=40),
+        "job": Column.TextColumn("Job", width="large"),
+        "workload": Column.TextColumn("Workload"),
+        "sweep": Column.TextColumn("Sweep"),
+        "waits": Column.TextColumn("Waits"),
+        "cancel": _button(_cancel, states, key, f"{key}_cancel_row"),
+    }
+    st.dataframe(rows, hide_index=True, column_config=columns, key=f"{key}_waiting", height=tables.fit(rows))
+
+
+def show_ended(states: list[JobState], key: str) -> None:
+    """The jobs that ended last, the newest first."""
+    rows = pd.DataFrame(
+        {
+            "status": [state.status or "no record" for state in states],
+            "job": [_name(state) for state in states],
+            "workload": ["" if state.job.kind == "probe" else state.job.workload.label for state in states],
+            "took": [readable.duration(state.elapsed_s) for state in states],
+            "cause": [state.cause for state in states],
+            "run": [f"/run?run={state.job.job_id}" if state.job.kind == "measure" else None for state in states],
+            "retry": [RETRY if state.status in RETRIABLE else None for state in states],
+        }
+    )
+    columns = {
+        "status": Column.TextColumn("Status", width=90),
+        "job": Column.TextColumn("Job", width="large"),
+        "workload": Column.TextColumn("Workload"),
+        "took": Column.TextColumn("Took", width=100, alignment="right"),
+        "cause": Column.TextColumn("Cause", width="large"),
+        "run": Column.LinkColumn("Run", display_text="open", width=70),
+        "retry": _button(_retry, states, key, f"{key}_retry_row"),
+    }
+    table_key, height = f"{key}_ended", tables.fit(rows)
+    st.dataframe(rows, hide_index=True, column_config=columns, key=table_key, placeholder="—", height=height)
+
+
+def cancel_all(states: list[JobState]) -> None:
+    """Cancel every job that waits or runs, the waiting ones first so that none of them starts meanwhile."""
+    for state in sorted(states, key=lambda state: state.state != "queued"):
+        if state.state != "ended":
+            jobs.attempt(job_queue.cancel, state.job.job_id)
+
+
+def _button(on_click: Callable[..., None], states: list[JobState], key: str, click_key: str) -> Any:
+    """A column of buttons; the click stands in the session's state under click_key."""
+    return Column.ButtonColumn("", type="tertiary", on_click=on_click, args=(states, key), key=click_key, width=100)
+
+
+def _cancel(states: list[JobState], key: str) -> None:
+    jobs.attempt(job_queue.cancel, states[st.session_state[f"{key}_cancel_row"]["row"]].job.job_id)
+
+
+def _retry(states: list[JobState], key: str) -> None:
+    jobs.attempt(job_queue.submit, [retry_job(states[st.session_state[f"{key}_retry_row"]["row"]].job)])
+
+
+def _name(state: JobState) -> str:
+    names = {"reference": "numerical reference", "probe": "probe of this machine"}
+    return names.get(state.job.kind, state.job.combo.label)
+
+
+def _sweep(state: JobState) -> str:
+    place = state.job.sweep
+    return f"{place.name} {place.position + 1}/{place.num_jobs}" if place else ""

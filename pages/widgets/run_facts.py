@@ -1,0 +1,161 @@
+"""One run in words and tables: what it is, how it ended, its kernels, its evidence, where it ran."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.charts import readable
+from pages.widgets import data, linked, tables
+from pages.widgets.jobs import status_badge
+from profiler.combo import Combo
+from profiler.workload import Workload
+from store import frames
+
+Column = st.column_config
+SEVERITY = {
+    "rejected": st.info,
+    "cancelled": st.info,
+    "imported": st.info,
+    "oom": st.warning,
+    "ineffective": st.warning,
+    "wrong": st.warning,
+}
+CONFIRMED = {True: "confirmed", False: "not confirmed"}
+
+
+def choose_run(runs: pd.DataFrame) -> str | None:
+    """The run of the page's address, or one from the list."""
+    if runs.empty:
+        return None
+    labels = data.run_labels(runs.sort_values("started_at", ascending=False))
+    asked = st.query_params.get("run")
+    if asked and asked not in labels:
+        st.warning(f"There is no run {asked} in this store; here is the newest one.", icon=":material/search_off:")
+    return linked.select("Run", labels, "run", width=720)
+
+
+def show_title(record: dict[str, Any]) -> None:
+    """Name and status, then where the run stands and what can be followed from it."""
+    workload = Workload.from_dict(record["workload"])
+    st.header(f"{Combo.from_dict(record['combo']).label} {status_badge(record['status'])}", anchor=False)
+    machine, sweep = record.get("machine") or {}, record.get("sweep")
+    facts = [workload.label, machine.get("gpu_name") if workload.device == "cuda" else machine.get("cpu_name")]
+    facts += [record["started_at"][:19].replace("T", " ") + " UTC" if record["started_at"] else None]
+    facts += [f"took {readable.duration(record['duration_s'])}" if record["duration_s"] else None]
+    facts += [
+        f"{sweep['name']} {sweep['position'] + 1}/{sweep['num_jobs']}" if sweep else None,
+        record["launch_verdict"],
+    ]
+    facts.append(record["run_id"])
+    st.caption(" · ".join(fact for fact in facts if fact))
+
+
+def show_outcome(record: dict[str, Any]) -> None:
+    """Why the run is not done, its traceback, and what the reader of its numbers must know."""
+    if record["status"] != "done":
+        SEVERITY.get(record["status"], st.error)(record["cause"] or f"{record['status']}, no cause was recorded")
+    if record["traceback"]:
+        with st.expander("Traceback"):
+            st.code(record["traceback"], language="python")
+    if record["contaminated"]:
+        st.warning("Another process used the device meanwhile: these numbers are not to be trusted.")
+    for note in record["notes"]:
+        st.info(note, icon=":material/info:")
+
+
+def show_kernels(rows: pd.DataFrame, record: dict[str, Any]) -> None:
+    """The kernels, the longest first. On a CPU each row is an operator without children."""
+    if rows.empty:
+        st.caption("This run has no trace with kernels.")
+        return
+    columns = {
+        "name": Column.TextColumn("Kernel" if record["workload"]["device"] == "cuda" else "Operator", width="large"),
+        "category": Column.TextColumn("Category", width=110),
+        "total_ms": Column.NumberColumn("Per step (ms)", format="%.3f"),
+        "share": Column.ProgressColumn("Share", format="percent", max_value=float(rows["share"].max() or 1)),
+        "num_calls": Column.NumberColumn("Calls", format="%.0f"),
+        "mean_us": Column.NumberColumn("Mean (µs)", format="%.1f"),
+        "op": Column.TextColumn("Launched by"),
+        "phase": Column.TextColumn("Phase", width=90),
+    }
+    shown = rows[[name for name in columns if name in rows and rows[name].notna().any()]]
+    st.dataframe(shown, hide_index=True, column_config=columns, placeholder="—", height=tables.fit(shown, most=10))
+
+
+def offer_trace(record: dict[str, Any], folder: str) -> None:
+    """The kineto trace of the run, for Perfetto or TensorBoard."""
+    path = Path(folder, record["trace_file"] or "")
+    if not record["trace_file"] or not path.is_file():
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        place = {"file_name": path.name, "mime": "application/gzip", "key": "run_trace", "on_click": "ignore"}
+        st.download_button("Download the trace", path.read_bytes, icon=":material/download:", **place)
+        st.caption("Open it in ui.perfetto.dev, or the whole folder with tensorboard --logdir.")
+
+
+def link_comparison(record: dict[str, Any]) -> None:
+    """The way to Compare, against the baseline of the run's sweep."""
+    if not record["sweep"]:
+        return
+    rows = data.read(frames.ladder, record["sweep"]["sweep_id"]).set_index("run_id")
+    baseline = rows["baseline_run_id"].get(record["run_id"])
+    if isinstance(baseline, str) and baseline != record["run_id"]:
+        query = {"compare_baseline": baseline, "compare_runs": record["run_id"]}
+        st.page_link(
+            "pages/compare.py", label="Compare with its baseline", icon=":material/compare_arrows:", query_params=query
+        )
+
+
+def show_evidence(rows: pd.DataFrame, record: dict[str, Any]) -> None:
+    """What each family was asked to do, what it did, and what the trace says of it."""
+    attention = ", ".join(f"{name} {calls}" for name, calls in record["attention_observed"].items())
+    if attention:
+        asked = record["combo"]["attention"]
+        st.markdown(f"Attention asked for: **{asked}**. Calls per step observed: **{attention}**.")
+    if rows.empty:
+        st.caption("This run changed nothing, or ended before its trace could be checked.")
+        return
+    table = pd.DataFrame(
+        {
+            "family": rows["family"],
+            "choice": rows["choice"],
+            "verdict": rows["confirmed"].map(lambda value: "not checked" if pd.isna(value) else CONFIRMED[bool(value)]),
+            "done": rows["facts"].map(_facts),
+            "observed": rows["observed"].map(_facts),
+            "finding": rows["finding"],
+        }
+    )
+    columns = {
+        "family": Column.TextColumn("Family", width=120),
+        "choice": Column.TextColumn("Requested", width=120),
+        "verdict": Column.TextColumn("Verdict", width=110),
+        "done": Column.TextColumn("What was done"),
+        "observed": Column.TextColumn("Observed in the trace"),
+        "finding": Column.TextColumn("Finding", width="large"),
+    }
+    st.dataframe(table, hide_index=True, column_config=columns, placeholder="—", height=tables.fit(table))
+
+
+def _facts(value: Any) -> str:
+    """A JSON object as words, e.g. 'num_modules 32, share 0.94'."""
+    found = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
+    if isinstance(found, dict):
+        return ", ".join(f"{name} {number}" for name, number in found.items())
+    return "" if found is None or found is pd.NA else str(found)
+
+
+def show_environment(record: dict[str, Any]) -> None:
+    """Where the run ran, and what was asked in full."""
+    with st.expander("Environment and full specification"):
+        machine = record.get("machine") or {}
+        left, middle, right = st.columns(3)
+        left.markdown("**Machine**")
+        left.json(machine, expanded=1)
+        middle.markdown("**Combo and workload**")
+        middle.json(record["combo"] | record["workload"], expanded=1)
+        right.markdown("**Reference, variables, code**")
+        more = ("reference", "variables", "git_commit", "trace_file", "schema_version")
+        right.json({name: record.get(name) for name in more}, expanded=2)

@@ -1,0 +1,128 @@
+"""The table of runs: filters, a pinned baseline, and what can be done with the rows that are selected."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.charts import palette
+from pages.widgets import data, linked, tables
+from pages.widgets.chart import is_dark
+from store import frames
+
+FILTERS = {"model_label": "Model", "mode": "Mode", "device": "Device", "status": "Status"}
+ALIKE = ("workload_label", "machine_label", "cause")  # left out where all rows say the same
+RATIOS = ("speedup", "memory_ratio", "break_even_steps")
+Column = st.column_config
+COLUMNS: dict[str, Any] = {
+    "combo_label": Column.TextColumn("Combo", pinned=True, width=290),
+    "workload_label": Column.TextColumn("Workload", width=210),
+    "status": Column.TextColumn("Status", width=90),
+    "step_ms": Column.NumberColumn("Step (ms)", format="%.2f"),
+    "speedup": Column.NumberColumn("Speedup", format="%.2f×", help="Baseline median over this median."),
+    "samples_per_s": Column.NumberColumn("Samples/s", format="%.2f"),
+    "peak_allocated_gib": Column.NumberColumn("Peak (GiB)", format="%.2f"),
+    "memory_ratio": Column.NumberColumn("Peak ratio", format="%.2f×", help="Peak over the baseline's peak."),
+    "output_error_ratio": Column.NumberColumn(
+        "Error ratio",
+        format="%.2f×",
+        help="Output error over that of plain eager at the same precision; above 2 the run is wrong.",
+    ),
+    "compile_s": Column.NumberColumn("Compile (s)", format="%.1f"),
+    "break_even_steps": Column.NumberColumn(
+        "Break-even (steps)", format="%.0f", help="Steps after which compiling has paid for itself against eager."
+    ),
+    "sample_energy_j": Column.NumberColumn("Energy (J/sample)", format="%.2f"),
+    "mfu": Column.NumberColumn("MFU", format="percent", help="Achieved over the datasheet's FLOP rate."),
+    "machine_label": Column.TextColumn("Machine", width=150),
+    "started_at": Column.DatetimeColumn("Started (UTC)", format="D MMM YYYY, HH:mm"),
+    "cause": Column.TextColumn("Cause", width=320),
+}
+
+
+def show_runs(runs: pd.DataFrame, study: pd.DataFrame | None, baseline: str | None, key: str) -> None:
+    """The table with everything around it. study: the runs that it begins with; baseline: the study's own."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = choose_baseline(runs, baseline, f"{key}_baseline")
+        everything = study is None or st.toggle("All studies", key=f"{key}_all", bind="query-params")
+        shown = filter_runs(runs if everything else study, key)
+    rows = with_ratios(shown, chosen)
+    show_actions(show_run_table(rows, f"{key}_table"), chosen, key)
+
+
+def filter_runs(runs: pd.DataFrame, key: str) -> pd.DataFrame:
+    """The runs that pass the filters; an empty filter lets everything pass, one without a choice is not drawn."""
+    shown = runs
+    for column, title in FILTERS.items():
+        options = sorted(runs[column].dropna().unique())
+        if len(options) > 1:
+            chosen = st.multiselect(
+                title, options, key=f"{key}_{column}", bind="query-params", placeholder="all", width=170
+            )
+            shown = shown[shown[column].isin(chosen)] if chosen else shown
+    return shown
+
+
+def choose_baseline(runs: pd.DataFrame, default: str | None, key: str) -> str | None:
+    """The run that the table's ratios refer to; it stands first in the table."""
+    labels = data.run_labels(runs[runs["step_ms"].notna()])
+    if not labels:
+        return None
+    return linked.select("Baseline of the ratios", labels, key, default=default, width=420)
+
+
+def with_ratios(runs: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
+    """The runs with speedup and memory_ratio against the baseline, which comes first."""
+    of_one_sweep = runs["sweep_id"].nunique(dropna=False) == 1
+    order, newest_first = ("sweep_position", False) if of_one_sweep else ("started_at", True)
+    rows = runs.sort_values(order, ascending=not newest_first, kind="stable")
+    if baseline is None:
+        return rows.assign(**dict.fromkeys(RATIOS))
+    ratios = data.read(frames.comparison, baseline, tuple(rows["run_id"]))
+    rows = rows.merge(ratios[["run_id", *RATIOS]], on="run_id", how="left")
+    return rows.sort_values("run_id", key=lambda ids: ids != baseline, kind="stable").reset_index(drop=True)
+
+
+def show_run_table(rows: pd.DataFrame, key: str) -> list[str]:
+    """Draw the table; returns the run ids of the selected rows."""
+    shown = rows.reset_index(drop=True)[list(COLUMNS)]
+    shown = shown.drop(columns=[name for name in ALIKE if len(shown) > 1 and shown[name].nunique() <= 1])
+    event = st.dataframe(
+        shown.style.apply(_row_style, axis=1, dark=is_dark()),
+        hide_index=True,
+        column_config=COLUMNS,
+        on_select="rerun",
+        selection_mode="multi-row",
+        key=key,
+        placeholder="—",
+        height=tables.fit(shown),
+    )
+    return [str(rows["run_id"].iloc[row]) for row in event["selection"]["rows"] if row < len(rows)]
+
+
+def show_actions(selected: list[str], baseline: str | None, key: str) -> None:
+    """Where the selected rows lead: Compare, or the page of the one that is selected."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Compare with the baseline", disabled=not selected or baseline is None, key=f"{key}_compare"):
+            query = {"compare_baseline": baseline, "compare_runs": selected}
+            st.switch_page("pages/compare.py", query_params=query)
+        if st.button("Open the run", disabled=len(selected) != 1, key=f"{key}_open"):
+            st.switch_page("pages/run.py", query_params={"run": selected[0]})
+        st.caption("Select rows at their left edge; a click on a column's head sorts.")
+
+
+def _row_style(row: pd.Series, dark: bool) -> list[str]:
+    """The status in its colour; the speedup blue or orange, but grey where the run failed its checks."""
+    styles = dict.fromkeys(row.index, "")
+    if row["status"] != "done":
+        styles["status"] = f"color: {palette.ink(palette.status(row['status']), dark)}"
+        styles["speedup"] = styles["memory_ratio"] = f"color: {palette.ink(palette.EVEN, dark)}"
+    else:
+        styles |= {name: _ratio_style(row[name], name == "speedup", dark) for name in ("speedup", "memory_ratio")}
+    return list(styles.values())
+
+
+def _ratio_style(value: Any, more_is_better: bool, dark: bool) -> str:
+    if value is None or pd.isna(value) or 0.98 < value < 1.02:
+        return ""
+    return f"color: {palette.ink(palette.BETTER if (value > 1) == more_is_better else palette.WORSE, dark)}"

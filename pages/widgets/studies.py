@@ -1,0 +1,78 @@
+"""Studies: which sweep and workload a page shows; and what is worth saying about it before any chart."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.charts import readable
+from pages.widgets import data, linked
+from profiler.workload import ZOO
+from store import frames
+
+
+def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
+    """A sweep and, where it holds several workloads, one of them; returns the sweep and that workload's runs.
+
+    The default is the newest sweep of this machine, else the first recorded one.
+    """
+    sweeps = data.read(frames.sweeps)
+    if sweeps.empty:
+        return None
+    sweeps = sweeps.sort_values("is_recorded", kind="stable").set_index("sweep_id", drop=False)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        labels = {sweep_id: _label(row) for sweep_id, row in sweeps.iterrows()}
+        chosen = linked.select("Study", labels, f"{key}_study", default=sweeps.index[0], width=620)
+        runs = data.read(frames.runs)
+        runs = runs[runs["sweep_id"] == chosen]
+        workloads = sorted(runs["workload_label"].unique())
+        workload = workloads[0]
+        if len(workloads) > 1:
+            workload = st.segmented_control(
+                "Workload", workloads, default=workload, required=True, key=f"{key}_workload", bind="query-params"
+            )
+    return sweeps.loc[chosen], runs[runs["workload_label"] == workload]
+
+
+def study_ladder(sweep: pd.Series, runs: pd.DataFrame) -> pd.DataFrame:
+    """The ladder rows of these runs alone (a sweep may hold several workloads)."""
+    rows = data.read(frames.ladder, sweep["sweep_id"])
+    return rows[rows["run_id"].isin(runs["run_id"])].reset_index(drop=True)
+
+
+def show_environment(runs: pd.DataFrame) -> None:
+    """One line: where these numbers come from and what to keep in mind with them."""
+    record = data.read(frames.record, str(runs["run_id"].iloc[0]))
+    st.caption(" · ".join(environment(record)))
+
+
+def environment(record: dict[str, Any]) -> list[str]:
+    """The device, the versions that matter, and the two cautions that belong beside every number."""
+    machine = record.get("machine") or {}
+    on_gpu = record["workload"]["device"] == "cuda"
+    if on_gpu:
+        gpu = f"{machine.get('gpu_name')} ({readable.number(machine.get('gpu_memory_gib'), 'GiB')})"
+        facts = [gpu, f"driver {machine.get('driver')}", f"CUDA {machine.get('cuda')}", f"cuDNN {machine.get('cudnn')}"]
+    else:
+        facts = [f"{machine.get('cpu_name')}, {machine.get('num_cpus')} cores"]
+    facts = [fact for fact in facts if "None" not in fact]
+    facts += [f"torch {machine['torch']}"] if machine.get("torch") else []
+    facts.append("clocks not locked: judge differences by their intervals")
+    if record["workload"]["model"] in ZOO:
+        facts.append("random weights: times and memory are the real model's, its images are not")
+    return facts
+
+
+def _label(sweep: pd.Series) -> str:
+    when = f"{sweep['started_at']:%d %b %Y %H:%M}" if pd.notna(sweep["started_at"]) else "not started"
+    workloads = sweep["workload_label"].split(", ")
+    workload = workloads[0] if len(workloads) == 1 else f"{len(workloads)} workloads"
+    origin = "recorded " if sweep["is_recorded"] else ""
+    return f"{origin}{sweep['sweep_name']} · {workload} · {sweep['machine_label'] or 'no machine'} · {when}"
+
+
+def first_workload(rows: pd.DataFrame) -> pd.DataFrame:
+    """The ladder rows of the sweep's first workload."""
+    workloads = data.read(frames.runs).set_index("run_id")["workload_label"]
+    own = rows["run_id"].map(workloads)
+    return rows[own == own.iloc[0]] if len(rows) else rows

@@ -1,0 +1,95 @@
+"""Headlines of a study: which run won at what, as four cards."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from pages.charts import readable
+
+FAITHFUL = 1.25  # times the error of plain eager at the same precision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Headline:
+    title: str
+    value: str
+    run: str  # which run, and its plain figure
+    help: str
+
+
+def headlines(rows: pd.DataFrame) -> list[Headline]:
+    """The cards of one study. rows: store.frames.ladder; only runs with status done can win."""
+    done = rows[(rows["status"] == "done") & rows["step_ms"].notna()]
+    if done.empty:
+        return []
+    faithful = done[done[["output_error_ratio", "gradient_error_ratio"]].astype(float).max(axis=1) <= FAITHFUL]
+    return [
+        _fastest("Fastest", done, "The lowest median step time of all runs that pass their checks."),
+        _leanest(done),
+        _fastest(
+            "Fastest faithful",
+            faithful,
+            f"The fastest whose output and gradients err at most {FAITHFUL} times as much as plain eager "
+            "at the same precision.",
+        ),
+        _drift(done),
+    ]
+
+
+def _fastest(title: str, rows: pd.DataFrame, help: str) -> Headline:
+    if rows.empty:
+        return Headline(title=title, value=readable.UNKNOWN, run="no run has its error measured", help=help)
+    best = rows.loc[rows["step_ms"].astype(float).idxmin()]
+    value = readable.times(best["speedup"]) if pd.notna(best["speedup"]) else readable.number(best["step_ms"], "ms")
+    run = f"{readable.number(best['step_ms'], 'ms')} · {best['combo_label']}"
+    return Headline(title=title, value=value, run=run, help=help)
+
+
+def _leanest(done: pd.DataFrame) -> Headline:
+    help = "The lowest peak of allocated memory of all runs that pass their checks."
+    known = done.dropna(subset=["peak_allocated_gib"])
+    if known.empty:
+        return Headline(title="Leanest", value=readable.UNKNOWN, run="no run has its peak memory measured", help=help)
+    best = known.loc[known["peak_allocated_gib"].astype(float).idxmin()]
+    share = f"{readable.times(best['memory_ratio'])} of the baseline · " if pd.notna(best["memory_ratio"]) else ""
+    return Headline(
+        title="Leanest",
+        value=readable.number(best["peak_allocated_gib"], "GiB"),
+        run=f"{share}{best['combo_label']}",
+        help=help,
+    )
+
+
+def _drift(done: pd.DataFrame) -> Headline:
+    help = "How far the baseline's median moved when it was run again at the end. Smaller differences are called none."
+    drift = done["drift"].astype(float).max() if "drift" in done else None
+    run = "baseline, first against last" if pd.notna(drift) else "the baseline was not repeated"
+    return Headline(title="Drift", value=readable.percent(drift), run=run, help=help)
+
+
+def show_headlines(rows: pd.DataFrame) -> None:
+    """Draw the cards side by side, as many in a row as fit."""
+    cards = headlines(rows)
+    if not cards:
+        st.info("No run of this study is done yet, so nothing has won.", icon=":material/hourglass_empty:")
+        return
+    with st.grid(4, min_column_width=165):
+        for card in cards:
+            with st.container(border=True, height="stretch", gap="xsmall"):
+                st.metric(card.title, card.value, help=card.help)
+                st.caption(card.run)
+
+
+def baseline_of(rows: pd.DataFrame) -> str | None:
+    """The run id of a study's first baseline that was timed."""
+    timed = rows[(rows["sweep_role"] == "baseline") & rows["step_ms"].notna()]
+    return None if timed.empty else str(timed["run_id"].iloc[0])
+
+
+def why_run_ids(rows: pd.DataFrame) -> tuple[str, ...]:
+    """The runs whose kernels explain a study: its baseline and its three fastest done runs, slow to fast."""
+    candidates = rows[(rows["status"] == "done") & rows["step_ms"].notna() & (rows["sweep_role"] == "candidate")]
+    fastest = candidates.sort_values("step_ms")["run_id"].head(3).tolist()[::-1]
+    baseline = baseline_of(rows)
+    return tuple([baseline, *fastest] if baseline else fastest)

@@ -1,0 +1,182 @@
+"""Combo: one choice per optimisation family; and why_not, the incompatibilities as data."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from profiler.machine import Machine
+from profiler.workload import Workload
+
+Attention = Literal["math", "sdpa", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "xformers", "flash_attn_2"]
+Precision = Literal["fp32", "tf32", "bf16_amp", "fp16_amp", "bf16", "fp16"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+Checkpointing = Literal["none", "full"]
+Optimizer = Literal["adamw", "adamw_foreach", "adamw_fused"]
+Compilation = Literal["eager", "default", "reduce_overhead", "max_autotune"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Combo:
+    """One choice per optimisation family; the first choice of each family is the baseline."""
+
+    attention: Attention = field(
+        default="math",
+        metadata={
+            "help": "Kernel of softmax(QK^T)V. math materialises the scores (diffusers' AttnProcessor); "
+            "sdpa is PyTorch's own choice (cuDNN first on Hopper)."
+        },
+    )
+    precision: Precision = field(
+        default="fp32",
+        metadata={
+            "help": "fp32 is strict IEEE for matmul and convolution; *_amp keeps fp32 weights under "
+            "autocast (fp16_amp with loss scaling); bf16 and fp16 convert the weights too."
+        },
+    )
+    memory_format: MemoryFormat = field(
+        default="contiguous",
+        metadata={"help": "Layout of images and convolution weights: NCHW or NHWC (channels_last)."},
+    )
+    checkpointing: Checkpointing = field(
+        default="none",
+        metadata={"help": "full recomputes every ResNet and transformer block in the backward."},
+    )
+    optimizer: Optimizer = field(
+        default="adamw",
+        metadata={"help": "AdamW as a loop over tensors, in foreach groups, or as one fused kernel."},
+    )
+    compilation: Compilation = field(
+        default="eager",
+        metadata={
+            "help": "torch.compile mode; reduce_overhead adds CUDA graphs, max_autotune also searches "
+            "for the fastest kernels (many minutes for a large UNet)."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        for family, choice in asdict(self).items():
+            if choice not in choices(family):
+                raise ValueError(f"unknown {family} {choice!r}: choose one of {', '.join(choices(family))}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Combo":
+        """A Combo from its JSON form; families that are left out keep their baseline choice.
+
+        Raises ValueError for an unknown family or choice.
+        """
+        unknown = sorted(set(values) - set(FAMILIES))
+        if unknown:
+            raise ValueError(f"unknown family {', '.join(unknown)}: the families are {', '.join(FAMILIES)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+    @property
+    def key(self) -> str:
+        """Eight hex digits that are equal for equal combos."""
+        canonical = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+    def difference(self, other: "Combo") -> dict[str, str]:
+        """The choices of self in the families where the two differ."""
+        mine, theirs = asdict(self), asdict(other)
+        return {family: mine[family] for family in FAMILIES if mine[family] != theirs[family]}
+
+    @property
+    def label(self) -> str:
+        """What differs from the baseline, e.g. 'bf16 · sdpa · channels_last', else 'baseline'."""
+        return " · ".join(self.difference(BASELINE).values()) or "baseline"
+
+
+FAMILIES: tuple[str, ...] = tuple(f.name for f in fields(Combo))
+_CHOICES = {name: get_args(hint) for name, hint in get_type_hints(Combo).items() if name in FAMILIES}
+
+
+def choices(family: str) -> tuple[str, ...]:
+    """All choices of a family, the baseline first."""
+    return _CHOICES[family]
+
+
+BASELINE = Combo()
+
+_HALF = ("bf16_amp", "fp16_amp", "bf16", "fp16")
+_TRAIN_ONLY = ("checkpointing", "optimizer")
+
+
+def applies(family: str, mode: str) -> bool:
+    """Whether a family can make any difference in a mode."""
+    return mode == "train" or family not in _TRAIN_ONLY
+
+
+def why_not(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    """Why this combination cannot run here, in one sentence that names the remedy; None if it can.
+
+    The form, the sweep and the worker all ask here, so that they say the same. What only the
+    built model can tell (head dims, missing modules) is raised by the family's apply instead.
+    """
+    for rule in (_why_not_device, _why_not_mode, _why_not_attention, _why_not_precision, _why_not_compile):
+        reason = rule(combo, workload, machine)
+        if reason:
+            return reason
+    return None
+
+
+def _why_not_device(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    if workload.device == "cuda" and not machine.has_cuda:
+        return f"device=cuda needs CUDA, and {machine.no_cuda_reason or 'none was found here'}: choose device=cpu"
+    return None
+
+
+def _why_not_mode(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    for family in _TRAIN_ONLY:
+        choice = getattr(combo, family)
+        if not applies(family, workload.mode) and choice != choices(family)[0]:
+            return f"{family}={choice} has no effect without a backward pass: choose mode=train"
+    return None
+
+
+def _why_not_attention(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    choice, label = combo.attention, f"attention={combo.attention}"
+    if choice in ("math", "sdpa"):
+        return None
+    if workload.device == "cpu":
+        if choice == "sdpa_flash":
+            return None  # PyTorch has a CPU flash kernel for every floating dtype
+        return f"{label} needs CUDA: on a CPU choose math, sdpa or sdpa_flash"
+    package = {"xformers": "xformers", "flash_attn_2": "flash-attn"}.get(choice)
+    if package and package not in machine.packages:
+        return f"{label} needs the package {package}: pip install {package} (see requirements-gpu.txt)"
+    if choice in ("sdpa_flash", "sdpa_cudnn", "flash_attn_2"):
+        if combo.precision not in _HALF:
+            return f"{label} computes in 16 bits only: choose precision {', '.join(_HALF)}"
+        if machine.compute_capability < (8, 0):
+            return f"{label} needs compute capability 8.0 (Ampere) or newer, this GPU has {machine.capability_text}"
+    return None
+
+
+def _why_not_precision(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    choice, label = combo.precision, f"precision={combo.precision}"
+    if workload.device == "cpu":
+        if choice == "tf32":
+            return f"{label} needs the Tensor Cores of an NVIDIA GPU: on a CPU choose fp32 or bf16"
+        if choice in ("fp16", "fp16_amp"):
+            return f"{label} needs CUDA: PyTorch's CPU kernels serve fp16 only by conversion; choose bf16"
+    elif choice in ("tf32", "bf16", "bf16_amp") and machine.compute_capability < (8, 0):
+        return f"{label} needs compute capability 8.0 (Ampere) or newer, this GPU has {machine.capability_text}"
+    return None
+
+
+def _why_not_compile(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    choice, label = combo.compilation, f"compilation={combo.compilation}"
+    if choice == "eager":
+        return None
+    if workload.device == "cpu":
+        if choice == "reduce_overhead":
+            return f"{label} is CUDA graphs: on a CPU choose default"
+        if not machine.has_cxx_compiler:
+            return f"{label} needs a C++ compiler on a CPU: install g++ (Debian: apt-get install g++)"
+    elif "triton" not in machine.packages:
+        return f"{label} needs the package triton: pip install triton"
+    return None

@@ -1,0 +1,132 @@
+"""Memory: peaks of one step without a profiler, and what the weights, gradients and optimizer hold.
+
+On CUDA the allocator counts. On a CPU PyTorch has no such counter: there the peak comes from the memory timeline of
+the traced pass (profiler/traces/timeline.py), and reserved and device memory are unknown.
+"""
+
+import gc
+import resource
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from profiler.steps import Step
+from profiler.subject import Inputs, Subject
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """Storages that outlive a step: address -> bytes, by category."""
+
+    parameters: dict[int, int]
+    optimizer_state: dict[int, int]
+    other: dict[int, int]  # inputs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Peaks:
+    """Bytes of one step; None where the device has no such counter."""
+
+    allocated: int | None = None
+    reserved: int | None = None
+    device: int | None = None
+    activations: int | None = None
+    gradients: int | None = None
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Allocated bytes at phase boundaries, and the gradients at the end of backward."""
+
+    subject: Subject
+    before: int = 0
+    after_forward: int = 0
+    gradients: dict[int, int] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        if name == "forward":
+            self.before = torch.cuda.memory_allocated()
+        yield
+        if name == "forward":
+            self.after_forward = torch.cuda.memory_allocated()
+        if name == "backward":
+            self.gradients = gradient_storages(self.subject)
+
+
+def held(subject: Subject, inputs: Iterable[Inputs]) -> Held:
+    """What is alive between two steps, by storage address."""
+    optimizer = subject.optimizer.state.values() if subject.optimizer else ()
+    tensors = [value for state in optimizer for value in state.values() if isinstance(value, torch.Tensor)]
+    return Held(
+        parameters=_storages([*subject.unet.parameters(), *subject.unet.buffers()]),
+        optimizer_state=_storages(tensors),
+        other=_storages(tensor for batch in inputs for tensor in _tensors(batch)),
+    )
+
+
+def gradient_storages(subject: Subject) -> dict[int, int]:
+    return _storages(p.grad for p in subject.unet.parameters() if p.grad is not None)
+
+
+def measure_peaks(subject: Subject, step: Step, inputs: Inputs) -> Peaks:
+    """One step under the CUDA allocator's counters; empty on a CPU."""
+    if subject.workload.device != "cuda":
+        return Peaks()
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    watch = _Watch(subject)
+    step(inputs, watch.phase)
+    torch.cuda.synchronize()
+    free, total = torch.cuda.mem_get_info()
+    allocated = torch.cuda.max_memory_allocated()
+    is_training = subject.workload.mode == "train"
+    return Peaks(
+        allocated=allocated,
+        reserved=torch.cuda.max_memory_reserved(),
+        device=total - free,
+        activations=watch.after_forward - watch.before if is_training else allocated - watch.before,
+        gradients=sum(watch.gradients.values()) if is_training else None,
+    )
+
+
+@contextmanager
+def recorded_peaks(subject: Subject) -> Iterator[list[Peaks]]:
+    """Peaks of the calls inside, for CUDA graphs: a replay allocates nothing, so only the calls that warm up and record
+    the graph show what a step needs. The list gets one entry at the end (none without graphs)."""
+    found: list[Peaks] = []
+    if not subject.uses_graphs:
+        yield found
+        return
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    yield found
+    allocated = torch.cuda.max_memory_allocated()
+    is_training = subject.workload.mode == "train"
+    found.append(Peaks(allocated=allocated, activations=None if is_training else allocated - before))
+
+
+def host_peak_bytes() -> int:
+    """Peak resident memory of this process (ru_maxrss is in KiB on Linux)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
+
+
+def _tensors(inputs: Inputs) -> Iterator[torch.Tensor]:
+    yield from (inputs.sample, inputs.timestep, inputs.target)
+    stack = list(inputs.condition.values())
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            stack.extend(value.values())
+        else:
+            yield value

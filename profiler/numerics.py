@@ -1,0 +1,242 @@
+"""Numerics: the price of a combo in output and gradient error, against a reference of higher precision.
+
+The reference is plain eager math attention in fp64, or strict fp32 where fp64 does not fit the device, with the same
+weights and the first samples of the same inputs. It is made once per workload, together with the error of plain eager
+at every precision that the device has: a candidate's error is judged relative to that, as FlashAttention's
+own tests (at most twice the error of plain PyTorch in the same dtype, plus a small absolute tolerance).
+
+Gradients are compared on a fixed random sample of up to 16,384 elements of each parameter (all of a smaller one),
+weighted back to the parameter's size, so that a reference of SD1.5 is 45 MB and not 3.4 GB.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from profiler import zoo
+from profiler.combo import BASELINE, Combo, choices, why_not
+from profiler.environment import probe
+from profiler.memory import GIB
+from profiler.optims import apply_all
+from profiler.record import write_json
+from profiler.steps import forward, make_step, no_phase, scale
+from profiler.subject import Inputs, Subject, UNet, cast_inputs, make_inputs, resolve_resolution
+from profiler.workload import Workload
+
+GRADIENT_SAMPLE = 16_384
+MAX_RATIO = 2.0
+TOLERANCE = 1e-5  # below this relative error, a ratio of two errors is a ratio of two roundings
+REFERENCE_VERSION = 1
+REFERENCE_FILE, TENSOR_FILE = "reference.json", "reference.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """What the error check compares: output (fidelity batch first), loss and sampled gradients, all fp64 on the CPU."""
+
+    output: Tensor
+    loss: float | None
+    gradients: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Errors:
+    """Relative L2 errors against the reference; gradient_* is None without a backward."""
+
+    output_error: float
+    output_cosine: float
+    gradient_error: float | None = None
+    worst_gradient: tuple[str, float] | None = None  # parameter with the largest error of its own
+
+
+class NoReference(Exception):  # noqa: N818, a note of the record rather than an error
+    """There is no reference to compare with; the message says why."""
+
+
+def compute(subject: Subject, inputs: Inputs, size: int) -> Fidelity:
+    """Run the subject once on inputs whose first `size` samples are the reference's.
+
+    In training the loss is the mean over these samples alone, so that gradients do not depend on the batch.
+    """
+    if subject.workload.mode != "train":
+        output = make_step(subject)(inputs, no_phase)
+        return Fidelity(output=_keep(output[:size]), loss=None, gradients={})
+    output = forward(subject, inputs)
+    loss = torch.nn.functional.mse_loss(output[:size].float(), inputs.target[:size].float())
+    if output.dtype is torch.float64:
+        loss = torch.nn.functional.mse_loss(output[:size], inputs.target[:size])
+    scale(subject, loss).backward()  # type: ignore[no-untyped-call]
+    factor = 1.0 / subject.scaler.get_scale() if subject.scaler else 1.0
+    gradients = {name: _keep(_sampled(name, p.grad)) * factor for name, p in _named_gradients(subject.unet)}
+    kept = Fidelity(output=_keep(output[:size]), loss=float(loss), gradients=gradients)
+    subject.unet.zero_grad(set_to_none=True)
+    return kept
+
+
+def compare(found: Fidelity, reference: Fidelity, sizes: dict[str, int]) -> Errors:
+    """Errors of one run against the reference. `sizes` holds each parameter's number of elements."""
+    difference = found.output - reference.output
+    cosine = torch.nn.functional.cosine_similarity(found.output.flatten(), reference.output.flatten(), dim=0)
+    output_error = _ratio(float(difference.norm()), float(reference.output.norm()))
+    if not reference.gradients:
+        return Errors(output_error=output_error, output_cosine=float(cosine))
+    squares, norms, worst = 0.0, 0.0, ("", 0.0)
+    for name, expected in reference.gradients.items():
+        weight = sizes[name] / expected.numel()
+        error, norm = float((found.gradients[name] - expected).norm()), float(expected.norm())
+        squares, norms = squares + weight * error**2, norms + weight * norm**2
+        own = _ratio(error, norm)
+        if not own <= worst[1]:  # a NaN is the worst of all
+            worst = (name, own)
+    return Errors(
+        output_error=output_error,
+        output_cosine=float(cosine),
+        gradient_error=_ratio(math.sqrt(squares), math.sqrt(norms)) if math.isfinite(squares) else math.nan,
+        worst_gradient=worst,
+    )
+
+
+def is_wrong(error: float | None, eager_error: float | None) -> bool:
+    """Whether an error fails the check; a NaN always does."""
+    if error is None:
+        return False
+    if eager_error is None:
+        return not error <= 1e-3  # strict fp32 against a strict fp32 reference: rounding only
+    return not error <= MAX_RATIO * eager_error + TOLERANCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A stored reference: tensors, and the errors of plain eager at every precision."""
+
+    fidelity: Fidelity
+    sizes: dict[str, int]
+    facts: dict[str, Any]
+
+    def eager_error(self, precision: str, name: str) -> float | None:
+        value = self.facts["eager"].get(precision, {}).get(name)
+        return None if value is None else float(value)
+
+
+def load_reference(folder: Path, unet: UNet) -> Reference:
+    """Read a reference. Raises NoReference when there is none, or it was made from other weights."""
+    path = folder / REFERENCE_FILE
+    if not path.is_file():
+        raise NoReference("no reference was made for this workload: submit it again through a sweep or `run`")
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    if facts.get("version") != REFERENCE_VERSION or facts["fingerprint"] != fingerprint(unet):
+        raise NoReference("the stored reference has other weights: delete its folder in references/ and run again")
+    tensors = load_file(folder / TENSOR_FILE)
+    gradients = {name.removeprefix("grad."): t.double() for name, t in tensors.items() if name.startswith("grad.")}
+    fidelity = Fidelity(output=tensors["output"].double(), loss=facts["loss"], gradients=gradients)
+    return Reference(fidelity=fidelity, sizes=facts["sizes"], facts=facts)
+
+
+def make_reference(workload: Workload, folder: Path, progress: Callable[[str, str], None]) -> None:
+    """Make a workload's reference and the errors of plain eager at each precision.
+
+    Writes reference.safetensors and then, by rename, reference.json. Raises what building or running raises,
+    torch.OutOfMemoryError included.
+    """
+    progress("build", workload.label)
+    machine = probe()
+    if reason := why_not(BASELINE, workload, machine):
+        raise ValueError(reason)
+    unet = zoo.build(workload)
+    workload = replace(workload, batch=workload.fidelity_batch, resolution=resolve_resolution(unet, workload))
+    dtype = torch.float64 if _fits_fp64(unet, workload, machine.gpu_memory_gib) else torch.float32
+    marks, sizes = fingerprint(unet), {name: p.numel() for name, p in unet.named_parameters()}
+    progress("reference", f"plain eager in {str(dtype).removeprefix('torch.')}")
+    reference = _plain(unet, workload, "fp32", dtype)
+    del unet
+    eager: dict[str, dict[str, float | None]] = {}
+    for precision in choices("precision"):
+        if why_not(Combo(precision=precision), workload, machine):  # type: ignore[arg-type]
+            continue
+        if precision == "fp32" and dtype is torch.float32:
+            continue  # it is the reference itself
+        progress("reference", f"plain eager in {precision}")
+        errors = compare(_plain(zoo.build(workload), workload, precision), reference, sizes)
+        eager[precision] = {
+            "output_error": _finite(errors.output_error),
+            "gradient_error": _finite(errors.gradient_error),
+        }
+    _write(folder, reference, workload, dtype, {"fingerprint": marks, "sizes": sizes, "eager": eager})
+
+
+def fingerprint(unet: UNet) -> str:
+    """A checksum of the weights' names, shapes and a few values of each, to tell models apart."""
+    crc = 0
+    for name, parameter in sorted(unet.named_parameters()):
+        values = parameter.detach().flatten()[:8].double().cpu().tolist()
+        crc = zlib.crc32(f"{name}{tuple(parameter.shape)}{[f'{v:.6e}' for v in values]}".encode(), crc)
+    return f"{crc:08x}"
+
+
+def _plain(unet: UNet, workload: Workload, precision: str, dtype: torch.dtype | None = None) -> Fidelity:
+    """Plain eager math attention at one precision, or in a given dtype."""
+    subject = Subject(unet=unet.train(workload.mode == "train"), workload=workload, call=unet)
+    subject, _ = apply_all(subject, Combo(precision=precision))  # type: ignore[arg-type]
+    if dtype is not None:
+        subject = replace(subject, dtype=dtype, unet=subject.unet.to(dtype))
+    inputs = cast_inputs(make_inputs(unet, workload, batch=workload.batch), subject.dtype, subject.memory_format)
+    return compute(subject, inputs, workload.batch)
+
+
+def _fits_fp64(unet: UNet, workload: Workload, gpu_memory_gib: float | None) -> bool:
+    """Whether weights (and gradients) in fp64 take at most a quarter of the device; activations need the rest."""
+    if gpu_memory_gib is None:
+        return True  # CPU: slow but right; only small models are run there
+    copies = 2 if workload.mode == "train" else 1
+    num_parameters: int = sum(p.numel() for p in unet.parameters())
+    return num_parameters * 8 * copies <= 0.25 * gpu_memory_gib * GIB
+
+
+def _named_gradients(unet: UNet) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, p) for name, p in unet.named_parameters() if p.grad is not None)
+
+
+def _sampled(name: str, gradient: Tensor | None) -> Tensor:
+    assert gradient is not None
+    # In the order of the parameter's logical index, whatever its memory format is.
+    flat = gradient.detach().reshape(-1)
+    if flat.numel() <= GRADIENT_SAMPLE:
+        return flat
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    index = torch.randint(flat.numel(), (GRADIENT_SAMPLE,), generator=generator)
+    return flat[index.to(flat.device)]
+
+
+def _write(folder: Path, reference: Fidelity, workload: Workload, dtype: torch.dtype, facts: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"output": reference.output} | {f"grad.{name}": g.float() for name, g in reference.gradients.items()}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / TENSOR_FILE)
+    facts |= {
+        "version": REFERENCE_VERSION,
+        "dtype": str(dtype).removeprefix("torch."),
+        "fidelity_batch": workload.batch,
+        "loss": reference.loss,
+        "workload": workload.to_dict() | {"model": workload.model_label},
+        "torch": torch.__version__,
+    }
+    write_json(folder / REFERENCE_FILE, facts)
+
+
+def _keep(tensor: Tensor) -> Tensor:
+    return tensor.detach().double().cpu()
+
+
+def _ratio(error: float, norm: float) -> float:
+    return error / norm if norm > 0 else (0.0 if error == 0 else math.inf)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

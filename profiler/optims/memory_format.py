@@ -1,0 +1,33 @@
+"""Memory format: NCHW (contiguous) or NHWC (channels_last) images and convolution weights.
+
+cuDNN's Tensor Core convolutions work in NHWC; given NCHW they pay a transpose before and after, which the trace
+shows as nchwToNhwc kernels. In eager mode PyTorch before 2.14 answers a channels_last GroupNorm with a contiguous
+tensor on CUDA (pytorch#111824), so that much of the gain appears only under torch.compile, which decomposes the norm.
+
+Cost: none in memory or accuracy beyond another summation order. Source: PyTorch's channels_last tutorial.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from profiler.record import Evidence
+from profiler.subject import NotApplicable, Subject
+
+
+def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
+    """Convert convolution weights, and say which layout the inputs must have."""
+    if choice == "contiguous":
+        return subject, Evidence(family="memory_format", choice=choice)
+    convolutions = [module for module in subject.unet.modules() if isinstance(module, nn.Conv2d)]
+    if not convolutions:
+        raise NotApplicable("memory_format=channels_last: this UNet has no 2-D convolution; choose contiguous")
+    subject.unet.to(memory_format=torch.channels_last)
+    # 1x1 kernels are contiguous in both layouts; they count as converted.
+    converted = sum(conv.weight.is_contiguous(memory_format=torch.channels_last) for conv in convolutions)
+    return replace(subject, memory_format=torch.channels_last), Evidence(
+        family="memory_format",
+        choice=choice,
+        facts={"num_convolutions": len(convolutions), "num_converted": converted},
+    )

@@ -1,0 +1,213 @@
+"""Record: everything that one run found out; its JSON form is record.json."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from profiler.combo import Combo
+from profiler.machine import Machine
+from profiler.workload import Workload
+
+SCHEMA_VERSION = 1
+RECORD_FILE = "record.json"
+
+Status = Literal["done", "rejected", "ineffective", "wrong", "oom", "failed", "timeout", "cancelled", "imported"]
+STATUSES: tuple[str, ...] = Status.__args__  # type: ignore[attr-defined]
+Role = Literal["baseline", "candidate", "baseline_repeat"]
+LaunchVerdict = Literal["launch-bound", "gpu-bound"]
+
+
+def _metric(unit: str, help: str, better: Literal["lower", "higher", ""] = "") -> Any:
+    return field(default=None, metadata={"unit": unit, "help": help, "better": better})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metrics:
+    """Every scalar of a run; the unit is in the name, unknown is None and never 0."""
+
+    # Time: from passes without a profiler.
+    step_ms: float | None = _metric("ms", "Median time of one step.", "lower")
+    step_iqr_ms: float | None = _metric("ms", "Interquartile range of the step times.", "lower")
+    step_p95_ms: float | None = _metric("ms", "95th percentile of the step times.", "lower")
+    num_samples: int | None = _metric("", "Timed steps behind the median.")
+    forward_ms: float | None = _metric("ms", "Median of the forward part of a training step, loss included.", "lower")
+    backward_ms: float | None = _metric("ms", "Median of the backward part.", "lower")
+    optimizer_ms: float | None = _metric("ms", "Median of the optimizer part, zero_grad included.", "lower")
+    samples_per_s: float | None = _metric("1/s", "Batch over median step time.", "higher")
+    epoch_s: float | None = _metric("s", "Time for the workload's stated data-set size.", "lower")
+    image_s: float | None = _metric("s", "Seconds per image in mode=sample.", "lower")
+    first_call_s: float | None = _metric("s", "First call of the step, compilation included.", "lower")
+    compile_s: float | None = _metric("s", "First calls less steady steps, for compiled combos (cold cache).", "lower")
+    build_s: float | None = _metric("s", "Building the model on the device.")
+    host_enqueue_ms: float | None = _metric(
+        "ms", "CPU time to launch one step, measured without waiting for the GPU.", "lower"
+    )
+    profiler_overhead: float | None = _metric("x", "Median traced step over median untraced step.")
+    # Where the GPU's time goes: from the traced pass.
+    gpu_busy_ms: float | None = _metric("ms", "Union of all kernels and copies of one traced step.")
+    gpu_busy_share: float | None = _metric(
+        "", "gpu_busy_ms over the untraced step_ms; below 0.9 the CPU is the limit.", "higher"
+    )
+    num_kernels: float | None = _metric("", "Kernels, copies and memsets per step (on a CPU: leaf operators).", "lower")
+    # Memory: from a pass without a profiler on CUDA.
+    peak_allocated_gib: float | None = _metric("GiB", "Peak of tensors alive during a step.", "lower")
+    peak_reserved_gib: float | None = _metric("GiB", "Peak held by PyTorch's caching allocator.", "lower")
+    peak_device_gib: float | None = _metric(
+        "GiB", "In use on the whole device at the end of the step, context and libraries included.", "lower"
+    )
+    host_peak_gib: float | None = _metric("GiB", "Peak resident memory of the worker process.", "lower")
+    weights_gib: float | None = _metric("GiB", "Parameters and buffers.", "lower")
+    gradients_gib: float | None = _metric("GiB", "Gradients of all parameters.", "lower")
+    optimizer_state_gib: float | None = _metric("GiB", "Optimizer state.", "lower")
+    activations_gib: float | None = _metric(
+        "GiB",
+        "Training: kept from forward for backward. Otherwise: the most alive at once beyond weights and inputs.",
+        "lower",
+    )
+    activation_mib_per_sample: float | None = _metric("MiB", "Activations over batch.", "lower")
+    samples_per_s_per_gib: float | None = _metric(
+        "1/(s GiB)", "Memory efficiency: samples per second over peak allocated.", "higher"
+    )
+    # Compute: FLOPs are counted once per workload, the same for every combo.
+    step_tflop: float | None = _metric(
+        "TFLOP",
+        "Analytic work of one step: convolutions, linear layers and both attention products; 3x forward for training.",
+    )
+    achieved_tflops: float | None = _metric("TFLOP/s", "step_tflop over step time.", "higher")
+    datasheet_tflops: float | None = _metric("TFLOP/s", "The device's dense datasheet peak for this precision.")
+    mfu: float | None = _metric("", "Model FLOP utilisation: achieved over datasheet.", "higher")
+    ceiling_tflops: float | None = _metric(
+        "TFLOP/s", "A large square matmul measured in this run on this device in this precision."
+    )
+    ceiling_share: float | None = _metric("", "Achieved over the measured matmul ceiling.", "higher")
+    # Energy and state of the device: from a pass of its own under NVML.
+    step_energy_j: float | None = _metric("J", "GPU energy of one step.", "lower")
+    sample_energy_j: float | None = _metric("J", "GPU energy per sample.", "lower")
+    mean_power_w: float | None = _metric("W", "Mean GPU power while stepping.")
+    mean_sm_clock_mhz: float | None = _metric("MHz", "Mean SM clock while stepping.")
+    max_temperature_c: float | None = _metric("°C", "Highest GPU temperature while stepping.")
+    # Price in fidelity.
+    output_error: float | None = _metric("", "Relative L2 error of the output against the reference.", "lower")
+    output_cosine: float | None = _metric("", "Cosine between output and reference.", "higher")
+    output_error_eager: float | None = _metric(
+        "", "The same error for plain eager math at the same precision.", "lower"
+    )
+    output_error_ratio: float | None = _metric(
+        "x", "output_error over output_error_eager; above 2 the run is wrong.", "lower"
+    )
+    gradient_error: float | None = _metric("", "Relative L2 error of all gradients against the reference.", "lower")
+    gradient_error_eager: float | None = _metric(
+        "", "The same error for plain eager math at the same precision.", "lower"
+    )
+    gradient_error_ratio: float | None = _metric(
+        "x", "gradient_error over gradient_error_eager; above 2 the run is wrong.", "lower"
+    )
+    loss: float | None = _metric("", "Loss of the first step on the fidelity samples.")
+    loss_scale: float | None = _metric("", "Loss scale at the end (fp16_amp).")
+    num_skipped_steps: int | None = _metric("", "Optimizer steps skipped for an overflow (fp16_amp).", "lower")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """What one family's apply did, and what the trace says of it."""
+
+    family: str
+    choice: str
+    facts: dict[str, Any] = field(default_factory=dict)  # counted by apply, e.g. {"num_modules": 32}
+    must_appear: dict[str, str] = field(default_factory=dict)  # what, in words -> regular expression over
+    must_not_appear: dict[str, str] = field(default_factory=dict)  # operator and kernel names
+    confirmed: bool | None = None  # None: not checked (no trace was taken)
+    observed: dict[str, Any] = field(default_factory=dict)  # counted by verify, e.g. {"flash_fwd": 32}
+    finding: str = ""  # one sentence when not confirmed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepPlace:
+    """Which sweep a run belongs to, and where it stands in it."""
+
+    sweep_id: str
+    name: str
+    position: int
+    num_jobs: int
+    role: Role = "candidate"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One run: what was asked, what ran, what it cost. Written last, by rename, never changed."""
+
+    run_id: str
+    status: Status
+    combo: Combo
+    workload: Workload
+    machine: Machine | None = None  # None where no worker got far enough to look
+    started_at: str = ""  # UTC, ISO 8601
+    ended_at: str = ""
+    duration_s: float | None = None
+    cause: str = ""  # one sentence for every status but done
+    traceback: str = ""
+    contaminated: bool = False  # another process used the device meanwhile
+    sweep: SweepPlace | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    samples: dict[str, tuple[float, ...]] = field(default_factory=dict)  # metric name -> every sample
+    evidence: tuple[Evidence, ...] = ()
+    attention_observed: dict[str, int] = field(default_factory=dict)  # kernel family -> calls per step
+    launch_verdict: LaunchVerdict | None = None
+    reference: dict[str, Any] = field(default_factory=dict)  # dtype, fidelity batch, key of the reference
+    notes: tuple[str, ...] = ()  # what the reader of the numbers must know
+    git_commit: str | None = None  # of Steplens
+    variables: dict[str, str] = field(default_factory=dict)  # environment variables that change results
+    trace_file: str | None = None  # name inside the run folder
+    schema_version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Record":
+        """A Record from its JSON form. Raises ValueError when it is not one, or from a newer schema."""
+        version = values.get("schema_version")
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise ValueError(f"record schema {version!r}: this Steplens reads up to {SCHEMA_VERSION}, update it")
+        missing = sorted({"run_id", "status", "combo", "workload"} - set(values))
+        if missing:
+            raise ValueError(f"not a record: {', '.join(missing)} missing")
+        if values["status"] not in STATUSES:
+            raise ValueError(f"unknown status {values['status']!r}")
+        known = {f.name for f in fields(cls)}
+        kept = {name: value for name, value in values.items() if name in known}
+        return cls(
+            **kept
+            | {
+                "combo": Combo.from_dict(values["combo"]),
+                "workload": Workload.from_dict(values["workload"]),
+                "machine": Machine.from_dict(values["machine"]) if values.get("machine") else None,
+                "sweep": SweepPlace(**values["sweep"]) if values.get("sweep") else None,
+                "metrics": Metrics(**values.get("metrics", {})),
+                "samples": {name: tuple(s) for name, s in values.get("samples", {}).items()},
+                "evidence": tuple(Evidence(**e) for e in values.get("evidence", ())),
+                "notes": tuple(values.get("notes", ())),
+            }
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write record.json into the run folder by rename; afterwards the folder is complete."""
+        write_json(folder / RECORD_FILE, self.to_dict())
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """Read a run folder's record. Raises ValueError naming the file when it is damaged."""
+        path = folder / RECORD_FILE
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name and rename it, so that no reader sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,125 @@
+"""Subject: what an optimisation may touch (the UNet, how it is called, its optimizer) and its inputs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
+
+from profiler.workload import ZOO, Workload
+
+UNet: TypeAlias = UNet2DModel | UNet2DConditionModel
+TEXT_TOKENS = 77  # CLIP's context length, the cross-attention length of every Stable Diffusion
+
+
+class NotApplicable(Exception):  # noqa: N818, a finding rather than an error
+    """This choice cannot serve this model; the message says why and what to choose instead."""
+
+
+class ModelError(ValueError):
+    """This model cannot be built, or not at this resolution; the message names the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What apply() receives and returns, changed by dataclasses.replace."""
+
+    unet: UNet
+    workload: Workload
+    call: Callable[..., Any]  # what a step calls: the UNet, or its compiled form
+    dtype: torch.dtype = torch.float32  # of weights and inputs
+    autocast: torch.dtype | None = None
+    memory_format: torch.memory_format = torch.contiguous_format
+    optimizer: torch.optim.Optimizer | None = None
+    scaler: torch.amp.GradScaler | None = None
+    uses_graphs: bool = False  # CUDA graphs replay: the trace holds kernels without operators
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """One batch. sample and target: (batch, channels, height, width); timestep: (batch,)."""
+
+    sample: torch.Tensor
+    timestep: torch.Tensor
+    target: torch.Tensor
+    condition: dict[str, Any] = field(default_factory=dict)
+
+
+def resolve_resolution(unet: UNet, workload: Workload) -> int:
+    """The image side in pixels: the workload's, or the model's own where that is 0."""
+    size = unet.config.sample_size
+    side = size if isinstance(size, int) else size[0]
+    return workload.resolution or side * pixels_per_latent(unet)
+
+
+def pixels_per_latent(unet: UNet) -> int:
+    """8 for latent models (their VAE halves three times; 4 latent channels or more), 1 in pixel space."""
+    return 8 if unet.config.in_channels >= 4 else 1
+
+
+def make_inputs(unet: UNet, workload: Workload, *, batch: int, draw: int = 0, device: str | None = None) -> Inputs:
+    """Random inputs in fp32 that do not depend on the batch: sample i is the same in every batch.
+
+    `draw` gives another set (the timed steps rotate through several). Raises ModelError when the
+    resolution does not fit the model's down-sampling.
+    """
+    config, device = unet.config, device or workload.device
+    side = resolve_resolution(unet, workload) // pixels_per_latent(unet)
+    factor = 2 ** (len(config.block_out_channels) - 1)
+    if side == 0 or side % factor:
+        step = factor * pixels_per_latent(unet)
+        raise ModelError(f"resolution {workload.resolution} does not fit this UNet: choose a multiple of {step} px")
+
+    def normal(name: int, *shape: int) -> torch.Tensor:
+        rows = [_normal(workload.seed, draw, name, row, shape) for row in range(batch)]
+        return torch.stack(rows).to(device)
+
+    condition: dict[str, Any] = {}
+    if getattr(config, "cross_attention_dim", None):
+        condition["encoder_hidden_states"] = normal(1, TEXT_TOKENS, config.cross_attention_dim)
+    if getattr(config, "addition_embed_type", None) == "text_time":
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        size = float(resolve_resolution(unet, workload))
+        condition["added_cond_kwargs"] = {
+            "text_embeds": normal(2, pooled),
+            "time_ids": torch.tensor([[size, size, 0.0, 0.0, size, size]] * batch, device=device),
+        }
+    # Spread over the schedule, and on the device: a Python number would force a host sync every call.
+    timestep = torch.tensor([(row * 389 + draw * 127 + 251) % 1000 for row in range(batch)], device=device)
+    return Inputs(
+        sample=normal(0, config.in_channels, side, side),
+        timestep=timestep,
+        target=normal(3, config.out_channels, side, side),
+        condition=condition,
+    )
+
+
+def cast_inputs(inputs: Inputs, dtype: torch.dtype, memory_format: torch.memory_format) -> Inputs:
+    """The same inputs in the subject's dtype and layout."""
+
+    def cast(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: cast(inner) for name, inner in value.items()}
+        if not value.is_floating_point():
+            return value
+        return value.to(dtype, memory_format=memory_format) if value.dim() == 4 else value.to(dtype)
+
+    return Inputs(
+        sample=cast(inputs.sample),
+        timestep=inputs.timestep,
+        target=cast(inputs.target),
+        condition=cast(inputs.condition),
+    )
+
+
+def zoo_note(workload: Workload) -> tuple[str, ...]:
+    """What the reader must know of the weights."""
+    if workload.model in ZOO:
+        return ("random weights: speed, memory and numerical error are real, images would not be",)
+    return ()
+
+
+def _normal(seed: int, draw: int, name: int, row: int, shape: tuple[int, ...]) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(((seed * 1009 + draw) * 1013 + name) * 100_003 + row)
+    return torch.randn(shape, generator=generator)

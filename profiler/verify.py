@@ -1,0 +1,108 @@
+"""Verify: does the trace bear out what each family's apply promised?"""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from profiler.optims.attention import OBSERVED
+from profiler.optims.precision import dtype_in_trace
+from profiler.record import Evidence
+from profiler.subject import Subject
+from profiler.traces.attribute import Op
+from profiler.tracing import Trace
+
+_MATMUL = re.compile(r"aten::(convolution|addmm|mm|bmm|baddbmm|linear|_convolution|cudnn_convolution)$")
+
+
+def verify(evidence: Evidence, trace: Trace, subject: Subject) -> Evidence:
+    """The evidence with `confirmed`, what was observed, and a finding when it is not borne out."""
+    names = trace.names()
+    observed: dict[str, Any] = {}
+    findings = []
+    for what, pattern in evidence.must_appear.items():
+        observed[what] = count(pattern, names)
+        if not observed[what]:
+            findings.append(f"the trace shows no {what}")
+    for what, pattern in evidence.must_not_appear.items():
+        observed[what] = count(pattern, names)
+        if observed[what]:
+            findings.append(f"the trace shows {what}: {_example(pattern, names)}")
+    check = _CHECKS.get(evidence.family)
+    if check:
+        facts, finding = check(evidence, trace, subject)
+        observed |= facts
+        findings += [finding] if finding else []
+    return replace(evidence, observed=observed, confirmed=not findings, finding="; ".join(findings))
+
+
+def observed_attention(trace: Trace) -> dict[str, int]:
+    """Attention kernels per step by family, forward and backward together; the most specific family wins."""
+    calls: Counter[str] = Counter()
+    on_gpu = any(kernel.stream is not None for kernel in trace.found.kernels)
+    kernels = [kernel.name for kernel in trace.found.kernels if kernel.category == "attention"]
+    names = kernels if on_gpu else [op.event.name for op in trace.found.ops]
+    for name in names:
+        family = next((family for family, pattern in OBSERVED.items() if re.search(pattern, name)), None)
+        if family and (on_gpu or name.startswith("aten::_")):  # aten::softmax calls aten::_softmax: count one
+            calls[family] += 1
+    return {family: round(number / trace.num_steps) for family, number in calls.most_common()}
+
+
+def count(pattern: str, names: Counter[str]) -> int:
+    return sum(number for name, number in names.items() if re.search(pattern, name))
+
+
+def _example(pattern: str, names: Counter[str]) -> str:
+    return next(name for name in names if re.search(pattern, name))[:80]
+
+
+def _check_precision(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str]:
+    """Input types of the matmuls and convolutions; CUDA graphs replay without operators, so none are seen there."""
+    types = Counter(
+        args[0]
+        for op in trace.found.ops
+        if _MATMUL.search(op.event.name) and (args := op.event.args.input_type) and op.phase != "optimizer"
+    )
+    seen = {"matmul_input_types": dict(types)}
+    expected = dtype_in_trace(evidence.choice) or "float"
+    if not types and not subject.uses_graphs and subject.call is subject.unet:
+        return seen, "the trace holds no matmul or convolution"
+    share = types[expected] / types.total() if types else 1.0
+    return seen, "" if share >= 0.9 else f"only {share:.0%} of the matmuls and convolutions take {expected}"
+
+
+def _check_memory_format(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str]:
+    """How many convolutions really get an NHWC image; in eager mode GroupNorm may have undone the layout."""
+    if evidence.choice == "contiguous":
+        return {}, ""
+    convolutions = [op for op in trace.found.ops if op.event.name == "aten::convolution"]
+    images = [strides for op in convolutions if (strides := _first_strides(op)) and len(strides) == 4]
+    nhwc = sum(strides[1] == 1 for strides in images)
+    layout = sum(kernel.category == "layout" for kernel in trace.found.kernels)
+    seen = {"num_convolutions": len(images), "num_nhwc_inputs": nhwc, "num_layout_kernels": layout}
+    if images and not nhwc:
+        return seen, "no convolution was given a channels_last image"
+    return seen, "" if evidence.facts["num_converted"] else "no convolution weight is channels_last"
+
+
+def _check_checkpointing(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str]:
+    """Forward convolutions that run again inside the backward."""
+    recomputed = sum(op.event.name == "aten::convolution" and op.phase == "backward" for op in trace.found.ops)
+    seen = {"num_recomputed_convolutions": recomputed}
+    if evidence.choice == "none" or subject.uses_graphs:
+        wrong = recomputed and evidence.choice == "none" and subject.call is subject.unet
+        return seen, "convolutions run again in the backward" if wrong else ""
+    return seen, "" if recomputed else "no convolution runs again in the backward"
+
+
+def _first_strides(op: Op) -> list[int] | None:
+    strides = op.event.args.input_strides
+    return strides[0] if isinstance(strides, list) and strides and isinstance(strides[0], list) else None
+
+
+_CHECKS = {
+    "precision": _check_precision,
+    "memory_format": _check_memory_format,
+    "checkpointing": _check_checkpointing,
+}

@@ -1,0 +1,103 @@
+"""The UNets: built by diffusers' own classes, from a local folder, or by the user's own factory.
+
+The configurations in profiler/configs/ are the published ones (google/ddpm-cifar10-32,
+stable-diffusion-v1-5, stable-diffusion-2-base and stable-diffusion-xl-base-1.0, each `unet/config.json`).
+Their weights are random: time, memory and numerical error are real, image quality is not.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
+
+from profiler.subject import ModelError, UNet
+from profiler.workload import ZOO, Workload
+
+CONFIGS = Path(__file__).parent / "configs"
+_CLASSES = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}
+
+
+def build(workload: Workload) -> UNet:
+    """The workload's UNet in fp32 on its device, weights drawn from its seed (a folder brings its own).
+
+    Raises ModelError, naming the remedy, for an unknown model, a folder that is no diffusers UNet,
+    or a factory that cannot be imported or returns something else.
+    """
+    name = workload.model
+    if name in ZOO:
+        return _build_random(read_config(name), workload)
+    if Path(name).expanduser().is_dir():
+        return _load_folder(Path(name).expanduser(), workload)
+    if ":" in name:
+        return _call_factory(name, workload)
+    raise ModelError(
+        f"unknown model {name!r}: choose {', '.join(ZOO)}, an existing local diffusers folder, or module:factory"
+    )
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """A zoo model's published configuration, as diffusers' class takes it."""
+    config: dict[str, Any] = json.loads((CONFIGS / f"{name}.json").read_text(encoding="utf-8"))
+    return config
+
+
+def from_config(config: dict[str, Any]) -> UNet:
+    """A UNet with new weights, on the current default device.
+
+    Raises ModelError when the configuration is not of one of the two UNet classes.
+    """
+    cls = _CLASSES.get(config.get("_class_name", ""))
+    if cls is None:
+        raise ModelError(f"{config.get('_class_name')!r} is not a diffusers UNet: {' or '.join(_CLASSES)} is needed")
+    unet: UNet = cls.from_config(config)
+    return unet
+
+
+def _build_random(config: dict[str, Any], workload: Workload) -> UNet:
+    torch.manual_seed(workload.seed)
+    with torch.device(workload.device):  # drawn on the device: minutes faster for SDXL than on the CPU
+        return from_config(config)
+
+
+def _load_folder(folder: Path, workload: Workload) -> UNet:
+    """A UNet folder, or a pipeline folder with a unet/ inside."""
+    if (folder / "unet" / "config.json").is_file():
+        folder = folder / "unet"
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is no diffusers model: it has neither config.json nor unet/config.json")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{folder / 'config.json'} is not JSON ({error}): save the model again") from error
+    cls = _CLASSES.get(config.get("_class_name", ""))
+    if cls is None:
+        raise ModelError(
+            f"{folder} holds {config.get('_class_name')!r}, not a UNet: Steplens measures {' and '.join(_CLASSES)}"
+        )
+    try:
+        unet: UNet = cls.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{folder} cannot be loaded by diffusers: {error}") from error
+    prepared: UNet = unet.to(workload.device)
+    return prepared
+
+
+def _call_factory(name: str, workload: Workload) -> UNet:
+    module_name, _, attribute = name.partition(":")
+    if "" not in sys.path:  # python -m puts the working directory there; a worker's parent may not
+        sys.path.insert(0, "")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(f"{name} cannot be imported ({error}): give module:factory as in `import module`") from error
+    torch.manual_seed(workload.seed)
+    with torch.device(workload.device):
+        unet: Any = factory()
+    if not any(isinstance(unet, cls) for cls in _CLASSES.values()):
+        raise ModelError(f"{name} returned {type(unet).__name__}: it must return a {' or '.join(_CLASSES)}")
+    prepared: UNet = unet.to(workload.device, torch.float32)
+    return prepared

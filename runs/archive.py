@@ -1,0 +1,117 @@
+"""Archive: a sweep's run folders in one tar file, and out of it again."""
+
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from profiler.record import RECORD_FILE, Record
+from runs.job import run_folder
+from runs.resume import latest, read_plan, read_records
+
+TRACE_SUFFIX = ".pt.trace.json.gz"
+_TOPS = ("runs", "sweeps")
+
+
+def pack(sweep_id: str, archive: Path, *, home: Path, num_traces: int = 0) -> tuple[int, int]:
+    """Write the sweep's plan and complete run folders as a tar file (.gz compresses); (runs packed, runs missing).
+
+    Raw traces are large: only num_traces of them go in, the baseline's and the fastest runs' first.
+    Raises ValueError for an unknown sweep, or one without any finished run.
+    """
+    plan = read_plan(sweep_id, home)
+    records = read_records(plan, home)
+    if not records:
+        raise ValueError(f"sweep {sweep_id} has no finished run yet: see python -m runs list --sweep {sweep_id}")
+    traced = _worth_a_trace(records.values(), num_traces)
+    temporary = archive.with_name(f".{archive.name}.tmp")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(temporary, "w:gz" if archive.suffix in (".gz", ".tgz") else "w") as tar:
+        for path in sorted((home / "sweeps" / sweep_id).glob("[!.]*.json")):
+            tar.add(path, f"sweeps/{sweep_id}/{path.name}", filter=_anonymous)
+        for run_id in sorted(records):
+            _add_run(tar, run_folder(run_id, home), with_trace=run_id in traced)
+    temporary.replace(archive)
+    return len(records), sum(1 for job in latest(plan) if job.job_id not in records)
+
+
+def unpack(archive: Path, *, home: Path | None = None, study: Path | None = None) -> tuple[list[str], list[str]]:
+    """Extract run folders (and plans) into a home, or the run folders alone into a study; (new, already there).
+
+    Each run appears whole, by rename; one that is there is never replaced. Raises ValueError for an archive that
+    holds anything but runs and plans: absolute paths, .., links, devices.
+    """
+    target = study or home
+    if target is None:
+        raise ValueError("choose a home or a study folder to unpack into")
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".unpack-") as temporary:
+        try:
+            with tarfile.open(archive) as tar:
+                _extract(tar, Path(temporary))
+        except tarfile.TarError as error:
+            raise ValueError(f"{archive} is no archive that pack wrote ({error})") from error
+        runs = sorted((Path(temporary) / "runs").glob("*"))
+        for folder in runs:
+            Record.read(folder)  # raises when damaged, before anything is put in place
+        put = [_put(folder, (study or target / "runs") / folder.name) for folder in runs]
+        if study is None:
+            for path in (Path(temporary) / "sweeps").glob("*/*.json"):
+                _put(path, target / path.relative_to(temporary))
+    names = [folder.name for folder in runs]
+    return (
+        [name for name, is_new in zip(names, put, strict=True) if is_new],
+        [name for name, is_new in zip(names, put, strict=True) if not is_new],
+    )
+
+
+def _add_run(tar: tarfile.TarFile, folder: Path, *, with_trace: bool) -> None:
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.is_symlink() or path.name.startswith("."):
+            continue
+        if with_trace or not path.name.endswith(TRACE_SUFFIX):
+            tar.add(path, f"runs/{folder.name}/{path.relative_to(folder).as_posix()}", filter=_anonymous)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without the user's names and numbers."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o644
+    return member
+
+
+def _worth_a_trace(records: Iterable[Record], num_traces: int) -> set[str]:
+    def order(record: Record) -> tuple[bool, float]:
+        is_baseline = record.sweep is not None and record.sweep.role == "baseline"
+        return (not is_baseline, record.metrics.step_ms or float("inf"))
+
+    return {record.run_id for record in sorted(records, key=order)[:num_traces]}
+
+
+def _extract(tar: tarfile.TarFile, target: Path) -> None:
+    for member in tar:
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts or not name.parts or name.parts[0] not in _TOPS:
+            raise ValueError(f"unsafe path {member.name!r} in the archive: nothing was unpacked")
+        if member.isdir():
+            continue
+        source = tar.extractfile(member) if member.isreg() else None
+        if source is None or len(name.parts) < 3:
+            raise ValueError(f"{member.name!r} in the archive is no file of a run: nothing was unpacked")
+        path = target.joinpath(*name.parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with source, path.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+
+
+def _put(source: Path, target: Path) -> bool:
+    """Move into place unless it is there; a folder without a record is a run cut short, and gives way."""
+    if target.is_file() or (target / RECORD_FILE).exists():
+        return False
+    if target.exists():
+        shutil.rmtree(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+    return True

@@ -1,0 +1,104 @@
+"""Job: one combo to measure on one workload; and where everything lies under home."""
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from profiler.combo import BASELINE, Combo
+from profiler.record import SweepPlace
+from profiler.workload import Workload
+
+Kind = Literal["measure", "reference", "probe"]
+KINDS: tuple[str, ...] = ("measure", "reference", "probe")
+TIMEOUT_S = 1800.0
+AUTOTUNE_TIMEOUT_S = 3600.0  # max_autotune searched SD1.5's kernels for more than 6 minutes on an H200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One worker process to come: measure a combo, make a numerical reference, or probe the machine."""
+
+    job_id: str  # a measure job's run folder has this name
+    kind: Kind = "measure"
+    combo: Combo = BASELINE
+    workload: Workload = field(default_factory=lambda: Workload(device="cpu"))
+    sweep: SweepPlace | None = None
+    timeout_s: float = TIMEOUT_S
+    submitted_at: float = 0.0  # unix seconds
+    retry_of: str | None = None
+    directory: str | None = None  # where the worker runs: relative model folders and factories start there
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Job":
+        """A Job from its JSON form. Raises ValueError when it is none."""
+        if not isinstance(values, Mapping):
+            raise ValueError(f"not a job: {type(values).__name__} instead of an object")
+        known = {f.name for f in fields(cls)}
+        missing = sorted({"job_id", "kind", "combo", "workload"} - set(values))
+        if missing:
+            raise ValueError(f"not a job: {', '.join(missing)} missing")
+        if values["kind"] not in KINDS:
+            raise ValueError(f"unknown kind {values['kind']!r}: choose one of {', '.join(KINDS)}")
+        if not re.fullmatch(r"[\w.-]+", str(values["job_id"])) or set(values["job_id"]) <= {"."}:
+            raise ValueError(f"job_id {values['job_id']!r} cannot name a folder")
+        kept = {name: value for name, value in values.items() if name in known}
+        kept["combo"] = Combo.from_dict(values["combo"])
+        kept["workload"] = Workload.from_dict(values["workload"])
+        kept["sweep"] = SweepPlace(**values["sweep"]) if values.get("sweep") else None
+        return cls(**kept)
+
+    @property
+    def label(self) -> str:
+        """E.g. 'bf16 · sdpa, sd15 inference b2 512 px cuda'."""
+        if self.kind == "probe":
+            return "probe of this machine"
+        return f"{'reference' if self.kind == 'reference' else self.combo.label}, {self.workload.label}"
+
+
+def measure_job(combo: Combo, workload: Workload, sweep: SweepPlace | None = None) -> Job:
+    """A new job that measures the combo on the workload."""
+    timeout_s = AUTOTUNE_TIMEOUT_S if combo.compilation == "max_autotune" else TIMEOUT_S
+    return Job(job_id=new_job_id(combo, workload), combo=combo, workload=workload, sweep=sweep, timeout_s=timeout_s)
+
+
+def reference_job(workload: Workload, sweep: SweepPlace | None = None) -> Job:
+    """A new job that makes the workload's numerical reference, with which candidates are compared."""
+    job_id = f"reference-{workload.reference_key}-{secrets.token_hex(3)}"
+    return Job(job_id=job_id, kind="reference", workload=workload, sweep=sweep)
+
+
+def probe_job() -> Job:
+    """A new job that finds out what this machine has."""
+    return Job(job_id=f"probe-{secrets.token_hex(4)}", kind="probe", timeout_s=300.0)
+
+
+def retry_job(job: Job) -> Job:
+    """The same job once more, under a new id that names the attempt before."""
+    job_id = new_job_id(job.combo, job.workload) if job.kind == "measure" else f"{job.job_id}-again"
+    return replace(job, job_id=job_id, retry_of=job.job_id, submitted_at=0.0)
+
+
+def new_job_id(combo: Combo, workload: Workload) -> str:
+    """E.g. '20261124-074046-sd15-train-1f3a9c02-b7e4d1': sorts by time and says what it is."""
+    model = re.sub(r"[^A-Za-z0-9]+", "-", workload.model_label).strip("-")[:24] or "model"
+    when = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    return f"{when}-{model}-{workload.mode}-{combo.key}-{secrets.token_hex(3)}"
+
+
+def home(chosen: Path | None = None) -> Path:
+    """The folder of all data: the chosen one, else $STEPLENS_HOME, else ./data."""
+    return Path(chosen or os.environ.get("STEPLENS_HOME") or "data").expanduser().absolute()
+
+
+def run_folder(job_id: str, at: Path | None = None) -> Path:
+    """Where a job leaves what it finds: a run in runs/, references and probes (no runs) in the queue."""
+    is_run = not job_id.startswith(("reference-", "probe-"))
+    return home(at) / ("runs" if is_run else "queue/support") / job_id

@@ -1,0 +1,269 @@
+"""Sweeps as data: which combos, in which order and why. Pure: no files, no device, no queue.
+
+Every sweep measures its baseline first and once more at its end, so that drift is known; a numerical
+reference is made before, where none is there yet.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any
+
+from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices, why_not
+from profiler.machine import Machine
+from profiler.record import Role, SweepPlace
+from profiler.workload import Workload
+from runs.estimate import Durations, estimate_s, is_rough
+from runs.job import Job, measure_job, reference_job
+
+__all__ = ["SWEEPS", "Options", "Rung", "Sweep", "SweepKind", "default_device", "estimate_s", "expand"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rung:
+    """One run of a sweep to be, and why it is in it."""
+
+    combo: Combo
+    workload: Workload
+    reason: str
+    role: Role = "candidate"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What can be chosen about a sweep, beyond its workload."""
+
+    max_autotune: bool = field(
+        default=False, metadata={"help": "Ladders: add a max_autotune rung (many minutes for a large UNet)."}
+    )
+    sdpa_kernels: bool = field(
+        default=False,
+        metadata={"help": "ladder_inference: force each of PyTorch's attention kernels (flash, efficient, cudnn) too."},
+    )
+    families: Mapping[str, Sequence[str]] = field(default_factory=dict)  # grid: family -> choices
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """A sweep ready to be submitted: runs.job_queue.submit(sweep.jobs)."""
+
+    sweep_id: str
+    name: str
+    description: str
+    jobs: tuple[Job, ...]  # references included, in the order of the queue
+    reasons: Mapping[str, str]  # job_id -> why it is in the sweep
+    rejected: tuple[tuple[Job, str], ...]  # runs that cannot work on this machine, and why; they are recorded as such
+    num_runs: int  # jobs that will leave a run folder
+    estimate_s: float
+    is_estimate_rough: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepKind:
+    """An entry of SWEEPS."""
+
+    name: str
+    description: str
+    mode: str | None  # the only mode it is for
+    rungs: Callable[[Workload, Options], list[Rung]]
+    has_own_workload: bool = False
+
+
+def expand(
+    name: str,
+    workload: Workload | None,
+    machine: Machine | None,
+    *,
+    options: Options | None = None,
+    known_references: Collection[str] = (),
+    durations: Durations | None = None,
+    sweep_id: str | None = None,
+) -> Sweep:
+    """The jobs of a sweep. `workload` is what its runs share; quick brings its own and takes only the device.
+
+    machine=None (not probed yet) rejects nothing. Raises ValueError for an unknown sweep, family or choice, and
+    for a workload in a mode that the sweep is not for.
+    """
+    if name not in SWEEPS:
+        raise ValueError(f"unknown sweep {name!r}: choose one of {', '.join(SWEEPS)}")
+    kind = SWEEPS[name]
+    base = workload or Workload(device=default_device(machine), mode=kind.mode or "inference")  # type: ignore[arg-type]
+    if kind.mode and base.mode != kind.mode and not (kind.mode == "inference" and base.mode == "sample"):
+        raise ValueError(f"{name} is for mode={kind.mode}, not {base.mode}")
+    rungs = kind.rungs(base, options or Options())
+    sweep_id = sweep_id or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{name}-{secrets.token_hex(2)}"
+    jobs, reasons = _jobs(rungs, sweep_id, name, set(known_references))
+    runs = [job for job in jobs if job.kind == "measure"]
+    rejected = [(job, reason) for job in runs if machine and (reason := why_not(job.combo, job.workload, machine))]
+    set_aside = {job.job_id for job, _ in rejected}
+    working = [job for job in jobs if job.job_id not in set_aside]
+    return Sweep(
+        sweep_id=sweep_id,
+        name=name,
+        description=kind.description,
+        jobs=tuple(jobs),
+        reasons=reasons,
+        rejected=tuple(rejected),
+        num_runs=len(runs),
+        estimate_s=estimate_s(working, durations),
+        is_estimate_rough=is_rough(working, durations),
+    )
+
+
+def default_device(machine: Machine | None) -> Any:
+    """cuda where the machine has it."""
+    return "cuda" if machine and machine.has_cuda else "cpu"
+
+
+def _jobs(rungs: list[Rung], sweep_id: str, name: str, known_references: set[str]) -> tuple[list[Job], dict[str, str]]:
+    jobs: list[Job] = []
+    reasons: dict[str, str] = {}
+    for position, rung in enumerate(rungs):
+        place = SweepPlace(sweep_id=sweep_id, name=name, position=position, num_jobs=len(rungs), role=rung.role)
+        key = rung.workload.reference_key
+        if key not in known_references:
+            known_references.add(key)
+            jobs.append(reference_job(rung.workload, place))
+            reasons[jobs[-1].job_id] = "the numbers that every run of this workload is compared with"
+        jobs.append(measure_job(rung.combo, rung.workload, place))
+        reasons[jobs[-1].job_id] = rung.reason
+    return jobs, reasons
+
+
+class _Ladder:
+    """Collects rungs: each changes some choices of the one before, or branches off it."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.rungs = [
+            Rung(combo=BASELINE, workload=workload, reason="what all others are compared with", role="baseline")
+        ]
+        self.combo = BASELINE
+
+    def step(self, reason: str, **choice: Any) -> None:
+        """A rung that the next ones stand on."""
+        self.combo = replace(self.combo, **choice)
+        self.branch(reason)
+
+    def branch(self, reason: str, **choice: Any) -> None:
+        """A rung aside: the next ones do not stand on it."""
+        combo = replace(self.combo, **choice)
+        self.rungs.append(Rung(combo=combo, workload=self.workload, reason=reason))
+
+    def end(self) -> list[Rung]:
+        repeat = "the baseline again: how far the machine drifted meanwhile"
+        return [*self.rungs, replace(self.rungs[0], reason=repeat, role="baseline_repeat")]
+
+
+def _quick(base: Workload, options: Options) -> list[Rung]:
+    def short(mode: Any) -> Workload:
+        return Workload(model="tiny", mode=mode, batch=2, device=base.device, min_samples=10, min_seconds=1.0)
+
+    inference = _Ladder(short("inference"))
+    inference.step("one fused attention kernel instead of materialised scores", attention="sdpa")
+    inference.branch("16-bit weights: half the bytes", precision="bf16")
+    inference.branch("the layout that convolution kernels prefer", memory_format="channels_last")
+    inference.branch("fused element-wise kernels, no Python between operators", compilation="default")
+    train = _Ladder(short("train"))
+    train.step("one fused attention kernel, forward and backward", attention="sdpa")
+    train.branch("the optimizer step as one kernel", optimizer="adamw_fused")
+    train.branch("less memory for one more forward", checkpointing="full")
+    train.branch("forward and backward compiled", compilation="default")
+    return inference.end() + train.end()
+
+
+def _ladder_inference(workload: Workload, options: Options) -> list[Rung]:
+    ladder, on_gpu = _Ladder(workload), workload.device == "cuda"
+    if on_gpu:
+        ladder.step("Tensor Cores for fp32 matmuls and convolutions", precision="tf32")
+    ladder.step("16-bit weights and Tensor Cores", precision="bf16")
+    for attention in _attention_kernels(on_gpu, options):
+        ladder.branch("an alternative to PyTorch's own choice of attention kernel", attention=attention)
+    ladder.step("one fused attention kernel, PyTorch's own choice", attention="sdpa")
+    ladder.step("the layout that convolution kernels prefer", memory_format="channels_last")
+    ladder.step("fused element-wise kernels, no Python between operators", compilation="default")
+    if on_gpu:
+        ladder.step("CUDA graphs: no launch overhead", compilation="reduce_overhead")
+    if options.max_autotune:
+        ladder.step("the fastest kernel searched for every shape", compilation="max_autotune")
+    return ladder.end()
+
+
+def _ladder_train(workload: Workload, options: Options) -> list[Rung]:
+    ladder, on_gpu = _Ladder(workload), workload.device == "cuda"
+    if on_gpu:
+        ladder.step("Tensor Cores for fp32 matmuls and convolutions", precision="tf32")
+    ladder.step("16-bit autocast over fp32 weights", precision="bf16_amp")
+    for attention in _attention_kernels(on_gpu, options):
+        ladder.branch("an alternative to PyTorch's own choice of attention kernel", attention=attention)
+    ladder.step("one fused attention kernel, forward and backward", attention="sdpa")
+    ladder.step("the optimizer step as one kernel", optimizer="adamw_fused")
+    ladder.step("the layout that convolution kernels prefer", memory_format="channels_last")
+    ladder.branch("memory branch: recompute blocks in the backward", checkpointing="full")
+    if on_gpu:
+        ladder.branch("fp16 instead of bf16: needs loss scaling", precision="fp16_amp")
+    ladder.step("forward and backward compiled", compilation="default")
+    if options.max_autotune:
+        ladder.step("the fastest kernel searched for every shape", compilation="max_autotune")
+    return ladder.end()
+
+
+def _attention_kernels(on_gpu: bool, options: Options) -> list[str]:
+    if not on_gpu:
+        return []
+    own = ["sdpa_flash", "sdpa_efficient", "sdpa_cudnn"] if options.sdpa_kernels else []
+    return ["xformers", "flash_attn_2", *own]
+
+
+def _grid(workload: Workload, options: Options) -> list[Rung]:
+    lists = {family: _checked(family, chosen) for family, chosen in options.families.items()}
+    lists = {family: chosen for family, chosen in lists.items() if chosen and applies(family, workload.mode)}
+    combos = [Combo.from_dict(dict(zip(lists, values, strict=True))) for values in product(*lists.values())]
+    ladder = _Ladder(workload)
+    for combo in dict.fromkeys(combos):
+        if combo != BASELINE:
+            ladder.rungs.append(Rung(combo=combo, workload=workload, reason="a cell of the grid"))
+    return ladder.end()
+
+
+def _checked(family: str, chosen: Sequence[str]) -> list[str]:
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}: the families are {', '.join(FAMILIES)}")
+    unknown = [choice for choice in chosen if choice not in choices(family)]
+    if unknown:
+        raise ValueError(f"unknown {family} {', '.join(unknown)}: choose from {', '.join(choices(family))}")
+    return list(chosen)
+
+
+SWEEPS: dict[str, SweepKind] = {
+    kind.name: kind
+    for kind in (
+        SweepKind(
+            name="quick",
+            description="A first look in minutes: the tiny model, twelve runs over inference and training.",
+            mode=None,
+            rungs=_quick,
+            has_own_workload=True,
+        ),
+        SweepKind(
+            name="ladder_inference",
+            description="From plain fp32 to the fastest denoising forward, one more optimisation per rung.",
+            mode="inference",
+            rungs=_ladder_inference,
+        ),
+        SweepKind(
+            name="ladder_train",
+            description="From plain fp32 to the fastest training step, one more per rung, and a memory branch.",
+            mode="train",
+            rungs=_ladder_train,
+        ),
+        SweepKind(
+            name="grid",
+            description="Every combination of the choices that you list per family, and the baseline.",
+            mode=None,
+            rungs=_grid,
+        ),
+    )
+}

@@ -1,0 +1,165 @@
+"""What the CLI prints of records, sweeps and machines: rich tables, and the same as plain data for --json."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from rich.table import Table
+
+from profiler.machine import Machine
+from profiler.record import Metrics, Record
+from runs.job_queue import JobState
+from runs.sweep import Sweep
+
+STYLES = {"done": "green", "rejected": "yellow", "ineffective": "magenta", "wrong": "magenta", "imported": "cyan"}
+_SUMMARY_METRICS = ("step_ms", "step_iqr_ms", "samples_per_s", "peak_allocated_gib")
+
+
+def run_row(record: Record) -> dict[str, Any]:
+    """One run in a few words."""
+    place = record.sweep
+    return {
+        "run_id": record.run_id,
+        "status": record.status,
+        "cause": record.cause,
+        "combo": record.combo.label,
+        "workload": record.workload.label,
+        "sweep_id": place.sweep_id if place else None,
+        "position": place.position if place else None,
+        "role": place.role if place else None,
+        "started_at": record.started_at,
+        "duration_s": record.duration_s,
+        "machine": record.machine.label if record.machine else None,
+        **{name: getattr(record.metrics, name) for name in _SUMMARY_METRICS},
+    }
+
+
+def state_row(state: JobState) -> dict[str, Any]:
+    """One queued or running job in a few words."""
+    return {
+        "job_id": state.job.job_id,
+        "kind": state.job.kind,
+        "state": "held" if state.is_held else state.state,
+        "combo": state.job.combo.label,
+        "workload": state.job.workload.label,
+        "sweep_id": state.job.sweep.sweep_id if state.job.sweep else None,
+        "stage": state.stage,
+        "elapsed_s": state.elapsed_s,
+        "place": state.place,
+    }
+
+
+def sweep_row(sweep: Sweep) -> dict[str, Any]:
+    """A sweep and its jobs."""
+    rejected = {job.job_id: reason for job, reason in sweep.rejected}
+    return {
+        "sweep_id": sweep.sweep_id,
+        "name": sweep.name,
+        "num_runs": sweep.num_runs,
+        "estimate_s": round(sweep.estimate_s),
+        "is_estimate_rough": sweep.is_estimate_rough,
+        "jobs": [
+            {
+                "job_id": job.job_id,
+                "kind": job.kind,
+                "combo": job.combo.to_dict(),
+                "workload": job.workload.to_dict(),
+                "role": job.sweep.role if job.sweep else None,
+                "reason": sweep.reasons[job.job_id],
+                "rejected": rejected.get(job.job_id),
+            }
+            for job in sweep.jobs
+        ],
+    }
+
+
+def runs_table(records: Iterable[Record], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in ("run", "status", "workload", "combo", "ms", "samples/s", "peak GiB", "cause"):
+        table.add_column(name, justify="right" if name in ("ms", "samples/s", "peak GiB") else "left", overflow="fold")
+    for record in records:
+        metrics = record.metrics
+        numbers = (metrics.step_ms, metrics.samples_per_s, metrics.peak_allocated_gib)
+        repeat = " (repeated)" if record.sweep and record.sweep.role == "baseline_repeat" else ""
+        table.add_row(
+            record.run_id,
+            f"[{STYLES.get(record.status, 'red')}]{record.status}[/]",
+            record.workload.label,
+            record.combo.label + repeat,
+            *(number(value) for value in numbers),
+            record.cause,
+        )
+    return table
+
+
+def plan_table(sweep: Sweep) -> Table:
+    rejected = {job.job_id: reason for job, reason in sweep.rejected}
+    table = Table(title=f"{sweep.name}: {sweep.description}", title_justify="left")
+    for name in ("", "workload", "combo", "why it is in the sweep"):
+        table.add_column(name, overflow="fold")
+    for job in sweep.jobs:
+        reason = rejected.get(job.job_id)
+        why = f"[yellow]rejected: {reason}[/]" if reason else sweep.reasons[job.job_id]
+        if job.kind == "measure":
+            table.add_row(str(job.sweep.position if job.sweep else ""), job.workload.label, job.combo.label, why)
+        else:
+            table.add_row("", job.workload.label, "(reference)", why)
+    return table
+
+
+def jobs_table(states: Iterable[JobState]) -> Table:
+    table = Table(title="In the queue", title_justify="left")
+    for name in ("job", "state", "what", "stage", "since"):
+        table.add_column(name, overflow="fold")
+    for state in states:
+        where: str = "held: the sweep's budget ran out" if state.is_held else state.state
+        if state.place and not state.is_held:
+            where += f", place {state.place}"
+        table.add_row(state.job.job_id, where, state.job.label, state.stage, clock(state.elapsed_s))
+    return table
+
+
+def metrics_table(metrics: Metrics) -> Table:
+    table = Table(title="Metrics (what is missing could not be measured here)", title_justify="left")
+    for name in ("metric", "value", "unit", "meaning"):
+        table.add_column(name, justify="right" if name == "value" else "left", overflow="fold")
+    for field in fields(metrics):
+        value = getattr(metrics, field.name)
+        if value is not None:
+            table.add_row(field.name, number(value), field.metadata["unit"], field.metadata["help"])
+    return table
+
+
+def evidence_table(record: Record) -> Table:
+    table = Table(title="Requested and observed", title_justify="left")
+    for name in ("family", "choice", "in the trace", "finding"):
+        table.add_column(name, overflow="fold")
+    words = {True: "[green]confirmed[/]", False: "[red]not there[/]", None: "not checked"}
+    for evidence in record.evidence:
+        facts = ", ".join(f"{name} {value}" for name, value in {**evidence.facts, **evidence.observed}.items())
+        table.add_row(evidence.family, evidence.choice, words[evidence.confirmed], evidence.finding or facts)
+    return table
+
+
+def machine_table(machine: Machine) -> Table:
+    table = Table(title="This machine", title_justify="left", show_header=False)
+    for name, value in machine.to_dict().items():
+        if value not in (None, "", {}):
+            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            table.add_row(name, shown)
+    return table
+
+
+def number(value: float | int | None) -> str:
+    """Four significant digits; nothing for what is unknown."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
+
+
+def clock(seconds: float | None) -> str:
+    """E.g. '45 s' or '3 min 05 s'."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

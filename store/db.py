@@ -1,0 +1,218 @@
+"""The only place that opens DuckDB, and only for moments.
+
+While one process holds the file for writing no other can even read it, and DuckDB has no waiting of its own. So
+every open is short and retried with jitter; a write first takes a lock file, which orders the writers. Never open
+the database file by other means (hash, copy): closing that handle drops DuckDB's own lock, and writes are lost.
+"""
+
+import fcntl
+import hashlib
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+Connection: TypeAlias = duckdb.DuckDBPyConnection
+
+HERE = Path(__file__).parent
+SCHEMA = (HERE / "schema.sql").read_text(encoding="utf-8")
+REPLACE = (HERE / "replace.sql").read_text(encoding="utf-8")
+SCHEMA_DIGEST = hashlib.sha256(SCHEMA.encode()).hexdigest()[:16]
+WAIT_S = 30.0  # for other processes; a sync holds the file for well under a second
+
+_OF_THE_FILE = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.2
+# DuckDB's type -> pandas' type that is the same with and without nulls, and in an empty frame.
+_PANDAS_TYPES = {
+    "VARCHAR": "str",
+    "BIGINT": "Int64",
+    "INTEGER": "Int64",
+    "DOUBLE": "float64",
+    "BOOLEAN": "boolean",
+    "TIMESTAMP": "datetime64[us]",
+}
+
+
+class StoreError(Exception):
+    """What the user can mend, in one line that names the remedy."""
+
+
+class DamagedIndexError(StoreError):
+    """The file is no index that this DuckDB can read; a sync replaces it."""
+
+
+def home() -> Path:
+    """The data folder: $STEPLENS_HOME, or ./data."""
+    return Path(os.environ.get("STEPLENS_HOME") or "data").expanduser().absolute()
+
+
+def default_database() -> Path:
+    return home() / "steplens.duckdb"
+
+
+@contextmanager
+def reading(database: Path) -> Iterator[Connection]:
+    """A read-only connection, once no writer holds the file. Raises StoreError."""
+    if not database.exists():
+        raise StoreError(f"no index at {database}: make it with python -m store sync")
+    with _explained(database), _connect(database, read_only=True) as connection:
+        yield connection
+
+
+@contextmanager
+def writing(database: Path) -> Iterator[Connection]:
+    """A connection for writing, once nobody else holds the file; call it under write_lock. Raises StoreError."""
+    with _explained(database), _connect(database, read_only=False) as connection:
+        yield connection
+
+
+@contextmanager
+def scratch() -> Iterator[Connection]:
+    """A database in memory, for queries over files."""
+    with duckdb.connect(":memory:", config=_config()) as connection:
+        yield connection
+
+
+@contextmanager
+def write_lock(database: Path) -> Iterator[None]:
+    """Hold the only right to write this index; the system frees it when the process dies."""
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise _unwritable(database, error.strerror) from error
+    try:
+        for _ in _pauses():
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                continue
+        else:
+            raise StoreError(f"another process has been writing {database} for {WAIT_S:.0f} s: wait for it, or end it")
+        yield
+    finally:
+        os.close(lock)
+
+
+def query(
+    connection: Connection, name: str, tables: dict[str, pa.Table] | None = None, **parameters: Any
+) -> pd.DataFrame:
+    """The result of store/sql/<name>.sql, its column types the same whether or not there are rows."""
+    with connection.cursor() as cursor:
+        for table, rows in (tables or {}).items():
+            cursor.register(table, rows)
+        relation = cursor.sql(_text(name), params=parameters)
+        types = {n: _PANDAS_TYPES[str(t)] for n, t in zip(relation.columns, relation.types, strict=True)}
+        return relation.df().astype(types)
+
+
+def rows(connection: Connection, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    """The result of store/sql/<name>.sql as tuples."""
+    with connection.cursor() as cursor:
+        found: list[tuple[Any, ...]] = cursor.sql(_text(name), params=parameters).fetchall()
+        return found
+
+
+def arrow(connection: Connection, name: str, **parameters: Any) -> pa.Table:
+    """The result of store/sql/<name>.sql in Arrow."""
+    with connection.cursor() as cursor:
+        return cursor.sql(_text(name), params=parameters).to_arrow_table()
+
+
+def ask(connection: Connection, sql: str) -> pd.DataFrame | None:
+    """The result of a user's own query; None where it has none. Raises StoreError with what DuckDB says of it."""
+    with connection.cursor() as cursor:
+        try:
+            relation = cursor.sql(sql)
+            return None if relation is None else relation.df()
+        except duckdb.Error as error:
+            raise StoreError(str(error).splitlines()[0]) from error
+
+
+@cache
+def table_schema(table: str) -> pa.Schema:
+    """The Arrow schema of a table of schema.sql."""
+    with scratch() as connection:
+        connection.execute(SCHEMA)
+        return connection.table(table).limit(0).to_arrow_table().schema
+
+
+@cache
+def _text(name: str) -> str:
+    return (HERE / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+@contextmanager
+def _connect(database: Path, *, read_only: bool) -> Iterator[Connection]:
+    busy = None
+    for _ in _pauses():
+        try:
+            connection = duckdb.connect(database, read_only=read_only, config=_config())
+            break
+        except duckdb.Error as error:
+            if not _is_busy(error):
+                raise
+            busy = error
+    else:
+        raise StoreError(f"{database} is held by another program: close it ({busy})")
+    with connection:
+        yield connection
+
+
+def _pauses() -> Iterator[None]:
+    """Yield at once, then after ever longer jittered pauses, until WAIT_S have passed."""
+    end, pause = time.monotonic() + WAIT_S, _FIRST_PAUSE_S
+    while True:
+        yield
+        if time.monotonic() > end:
+            return
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+@contextmanager
+def _explained(database: Path) -> Iterator[None]:
+    """Turn what DuckDB says of the file itself into a StoreError; errors of a query pass."""
+    try:
+        yield
+    except duckdb.Error as error:
+        # A wrong checksum is a plain Error; the named ones are what a broken block or header gives.
+        if type(error) is not duckdb.Error and not isinstance(error, _OF_THE_FILE):
+            raise
+        text = str(error).splitlines()[0]
+        if "Permission denied" in text or "Read-only file system" in text:
+            raise _unwritable(database, text) from error
+        if "No space left" in text:
+            raise StoreError(
+                f"no space left for {database}: free some, or set STEPLENS_HOME to another disk"
+            ) from error
+        raise DamagedIndexError(f"{database} is damaged ({text}): rebuild it with python -m store rebuild") from error
+
+
+def _is_busy(error: duckdb.Error) -> bool:
+    """Another process holds the file, or another thread of this one holds it in the other mode."""
+    return "Could not set lock" in str(error) or "different configuration" in str(error)
+
+
+def _unwritable(database: Path, reason: str | None) -> StoreError:
+    return StoreError(f"cannot write {database} ({reason}): set STEPLENS_HOME to a folder that you can write")
+
+
+def _config() -> dict[str, str | bool | int | float | list[str]]:
+    """Nothing is fetched from the network, nothing is spilled beside the data. The same for every open:
+    two connections of one process with different settings exclude each other."""
+    return {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "temp_directory": str(Path(tempfile.gettempdir()) / f"steplens-duckdb-{os.getuid()}"),
+    }

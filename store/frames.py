@@ -1,0 +1,178 @@
+"""One function per question about the runs; each returns a DataFrame with the same columns when it is empty.
+
+They read what the last store.ingest.sync() indexed. Ratios pair only runs of one device, boot and workload; where
+they must not be formed they are null, and why_not_comparable says why. Raises StoreError when there is no index.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from profiler.combo import FAMILIES
+from profiler.record import Record
+from store import db, folders, labels, ratios
+from store.db import Connection, StoreError
+
+MEMORY_CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "workspace", "other")
+NUM_MOMENTS = 2000  # more than a screen is wide
+
+_UNKNOWN = "no run {} in the index: see python -m store runs"
+_MEMORY = {"time_ns": pa.int64()} | {f"{category}_bytes": pa.int64() for category in MEMORY_CATEGORIES}
+_TELEMETRY = {"time_ns": pa.int64()} | {
+    name: pa.float64() for name in ("power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "utilisation")
+}
+_CURVES = {"name": pa.string(), "x": pa.float64(), "y": pa.float64()}
+
+
+def runs(*, database: Path | None = None) -> pd.DataFrame:
+    """One row per run, the newest first."""
+    return _query("runs", database)
+
+
+def sweeps(*, database: Path | None = None) -> pd.DataFrame:
+    """One row per sweep, the newest first; is_recorded marks the study that ships with Steplens."""
+    return _query("sweeps", database, recorded_root=str(folders.RECORDED_ROOT))
+
+
+def ladder(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per run of a sweep, in its order, against the sweep's baseline of the same device, boot and workload.
+
+    speedup is the baseline's median over the run's, with its 95% interval; memory_ratio the run's peak over the
+    baseline's; drift how far the baseline's own repetitions are apart (0.02: 2%).
+    """
+    with db.reading(_database(database)) as connection:
+        pairs = db.rows(connection, "sweep_pairs", sweep_id=sweep_id)
+        frame = _against(connection, [run for run, _ in pairs], [baseline for _, baseline in pairs])
+        choices = _by_id(connection, frame["run_id"])
+    frame.insert(4, "step_label", pd.Series(labels.steps(choices), dtype="str"))
+    return frame
+
+
+def comparison(baseline_run_id: str, run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
+    """One row per run, the baseline first, as in ladder; then comparable, and a column for each family that differs."""
+    run_ids = list(dict.fromkeys([baseline_run_id, *run_ids]))
+    with db.reading(_database(database)) as connection:
+        frame = _against(connection, run_ids, [baseline_run_id] * len(run_ids))
+        choices = _by_id(connection, frame["run_id"])
+    frame["comparable"] = frame["why_not_comparable"].isna()
+    for family in FAMILIES:
+        if choices[family].nunique() > 1:
+            frame[family] = choices[family]
+    return frame
+
+
+def metric_ratios(baseline_run_id: str, run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
+    """One row per run and metric that either of the two knows: value, the baseline's, and their ratio.
+
+    The ratio is value / baseline_value whichever way is better ('lower', 'higher' or ''); the sampled metrics
+    have a 95% interval.
+    """
+    run_ids = list(dict.fromkeys(run_ids))
+    with db.reading(_database(database)) as connection:
+        pairs = _against(connection, run_ids, [baseline_run_id] * len(run_ids))
+        values = _by_id(connection, [*run_ids, baseline_run_id])
+        sampled = _samples_of(connection, [*run_ids, baseline_run_id])
+    if baseline_run_id not in set(values["run_id"]):
+        raise StoreError(_UNKNOWN.format(baseline_run_id))
+    return ratios.metric_ratios(pairs, values.assign(label=labels.runs(values)), sampled)
+
+
+def kernel_categories(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
+    """One row per run and kernel category: its time per step, and its share of all kernel time."""
+    return _query("kernel_categories", database, run_ids=list(run_ids))
+
+
+def kernels(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per kernel, operator and phase, the longest first; calls and times per step."""
+    return _query("kernels", database, run_id=run_id)
+
+
+def memory_timeline(run_id: str, *, max_points: int = NUM_MOMENTS, database: Path | None = None) -> pd.DataFrame:
+    """One row per moment and category of the traced step; of more moments than max_points the fullest are kept."""
+    rows = _rows_of_file(run_id, "memory", _MEMORY, database)
+    return _query_rows("memory_timeline", rows, max_points=max_points)
+
+
+def telemetry(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per sample of the GPU's power, clocks, temperature and utilisation; empty on a CPU."""
+    return _query_rows("telemetry", _rows_of_file(run_id, "telemetry", _TELEMETRY, database))
+
+
+def curves(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per point of the run's curves, e.g. loss."""
+    return _query_rows("curves", _rows_of_file(run_id, "curves", _CURVES, database))
+
+
+def samples(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
+    """One row per sample behind the runs' medians, in the order measured."""
+    return _query("samples", database, run_ids=list(run_ids))
+
+
+def evidence(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per family that the run applied: what was asked and done, and what the trace says of it."""
+    return _query("evidence", database, run_id=run_id)
+
+
+def record(run_id: str, *, database: Path | None = None) -> dict[str, Any]:
+    """All of record.json. Raises StoreError when the run is not indexed or its folder has gone."""
+    try:
+        return Record.read(_folder(run_id, database)).to_dict()
+    except (OSError, ValueError) as error:
+        raise StoreError(f"the record of run {run_id} cannot be read ({error}): python -m store sync") from error
+
+
+def durations(*, database: Path | None = None) -> pd.DataFrame:
+    """One row per model, mode, compilation and device: the median seconds that a whole run took."""
+    return _query("durations", database)
+
+
+def _database(database: Path | None) -> Path:
+    return (database or db.default_database()).absolute()
+
+
+def _query(name: str, database: Path | None, **parameters: Any) -> pd.DataFrame:
+    with db.reading(_database(database)) as connection:
+        return db.query(connection, name, **parameters)
+
+
+def _query_rows(name: str, rows: pa.Table, **parameters: Any) -> pd.DataFrame:
+    """Query one of the files that stay in the run folder; the SQL names its table as the query is named."""
+    with db.scratch() as connection:
+        return db.query(connection, name, {name.removesuffix("_timeline"): rows}, **parameters)
+
+
+def _against(connection: Connection, run_ids: list[str], baseline_run_ids: list[str | None]) -> pd.DataFrame:
+    frame = db.query(connection, "paired", run_ids=run_ids, baseline_run_ids=baseline_run_ids)
+    baselines = [run_id for run_id in baseline_run_ids if run_id is not None]
+    return ratios.with_verdicts(frame, _samples_of(connection, [*run_ids, *baselines]))
+
+
+def _by_id(connection: Connection, run_ids: Sequence[str]) -> pd.DataFrame:
+    return db.query(connection, "runs_by_id", run_ids=list(run_ids))
+
+
+def _samples_of(connection: Connection, run_ids: list[str]) -> dict[tuple[str, str], Any]:
+    """Sample values by run and metric."""
+    frame = db.query(connection, "samples", run_ids=list(dict.fromkeys(run_ids)))
+    return {key: group.to_numpy() for key, group in frame.groupby(["run_id", "metric"])["value"]}
+
+
+def _folder(run_id: str, database: Path | None) -> Path:
+    with db.reading(_database(database)) as connection:
+        found = db.rows(connection, "folder_of_run", run_id=run_id)
+    if not found:
+        raise StoreError(_UNKNOWN.format(run_id))
+    return Path(found[0][0])
+
+
+def _rows_of_file(run_id: str, name: str, columns: dict[str, pa.DataType], database: Path | None) -> pa.Table:
+    """A Parquet file of a run folder; no rows where the run has none."""
+    path, schema = _folder(run_id, database) / f"{name}.parquet", pa.schema(columns)
+    if not path.exists():
+        return schema.empty_table()
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=list(columns)).select(list(columns)).cast(schema)

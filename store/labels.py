@@ -1,0 +1,43 @@
+"""Short names for runs, for the rungs of a ladder and the entries of a legend."""
+
+import pandas as pd
+
+from profiler.combo import BASELINE, FAMILIES
+
+
+def steps(runs: pd.DataFrame) -> list[str]:
+    """What each run changed, e.g. '+ sdpa', against the earlier rung of its workload that is most like it.
+
+    runs are in the order of the sweep. Most alike, not last: a rung that branched off, or was rejected, carries no
+    other.
+    """
+    rungs = runs.to_dict("records")
+    return [_step(rung, [e for e in rungs[:place] if _carries(e, rung)]) for place, rung in enumerate(rungs)]
+
+
+def runs(frame: pd.DataFrame) -> pd.Series:
+    """The combo's label, with the run id where several runs share it."""
+    shared = frame["combo_label"].duplicated(keep=False)
+    return frame["combo_label"].mask(shared, frame["combo_label"] + " (" + frame["run_id"] + ")")
+
+
+def _carries(earlier: dict[str, object], rung: dict[str, object]) -> bool:
+    return earlier["workload_key"] == rung["workload_key"] and earlier["sweep_position"] != rung["sweep_position"]
+
+
+def _step(rung: dict[str, object], earlier: list[dict[str, object]]) -> str:
+    if rung["sweep_role"] == "baseline_repeat":
+        return "baseline again"
+    if rung["sweep_role"] == "baseline" or not earlier:
+        return "baseline"
+    fewest = min((_changes(before, rung) for before in reversed(earlier)), key=lambda c: (len(c), "- " in str(c)))
+    return " ".join(fewest) or "the same again"
+
+
+def _changes(before: dict[str, object], after: dict[str, object]) -> list[str]:
+    """Leaving a choice for the baseline's takes it away; anything else adds the new one."""
+    return [
+        f"- {before[family]}" if after[family] == getattr(BASELINE, family) else f"+ {after[family]}"
+        for family in FAMILIES
+        if before[family] != after[family]
+    ]

@@ -1,0 +1,74 @@
+"""Ratios between runs with what is known of their spread: stats applied to frames."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import pandas as pd
+
+from profiler.record import Metrics
+from store import stats
+
+Samples = Mapping[tuple[str, str], stats.Floats]  # (run_id, metric) -> every sample
+Row = dict[str, Any]
+
+_VERDICT_TYPES = {"speedup_low": "float64", "speedup_high": "float64", "verdict": "str"}
+_RATIO_TYPES = {
+    **dict.fromkeys(("run_id", "label", "metric", "unit", "better"), "str"),
+    **dict.fromkeys(("value", "baseline_value", "ratio", "ratio_low", "ratio_high"), "float64"),
+}
+
+
+def with_verdicts(pairs: pd.DataFrame, samples: Samples) -> pd.DataFrame:
+    """Add speedup_low, speedup_high and verdict to the pairs of paired.sql, behind speedup.
+
+    A run that is wrong or ineffective keeps its numbers, but they prove nothing: its verdict is 'unknown'.
+    """
+    judged = [_judged(pair, samples) for pair in pairs.to_dict("records")]
+    place = list(pairs.columns).index("speedup") + 1
+    for offset, (name, kind) in enumerate(_VERDICT_TYPES.items()):
+        pairs.insert(place + offset, name, pd.Series([row[offset] for row in judged], dtype=kind))
+    return pairs
+
+
+def metric_ratios(pairs: pd.DataFrame, runs: pd.DataFrame, samples: Samples) -> pd.DataFrame:
+    """One row per pair of paired.sql and metric that either run knows; runs has a label and every scalar of all."""
+    by_id = {row["run_id"]: row for row in runs.astype(object).where(runs.notna(), None).to_dict("records")}
+    rows = [
+        _ratio(by_id[pair["run_id"]], by_id[pair["baseline_run_id"]], metric.name, samples, _may_divide(pair))
+        | {"metric": metric.name, "unit": metric.metadata["unit"], "better": metric.metadata["better"]}
+        for pair in pairs.to_dict("records")
+        for metric in fields(Metrics)
+    ]
+    known = [row for row in rows if row["value"] is not None or row["baseline_value"] is not None]
+    return pd.DataFrame(known, columns=list(_RATIO_TYPES)).astype(_RATIO_TYPES)
+
+
+def _judged(pair: Row, samples: Samples) -> tuple[float | None, float | None, stats.Verdict]:
+    interval = _interval(samples, pair["baseline_run_id"], pair["run_id"], "step_ms") if _may_divide(pair) else None
+    if interval is None:
+        return None, None, "unknown"
+    if pair["status"] != "done":
+        return interval.low, interval.high, "unknown"
+    drift = 0.0 if pd.isna(pair["drift"]) else pair["drift"]
+    return interval.low, interval.high, stats.verdict(pair["speedup"], interval, drift)
+
+
+def _ratio(run: Row, baseline: Row, metric: str, samples: Samples, may_divide: bool) -> Row:
+    value, baseline_value = run[metric], baseline[metric]
+    row = {"run_id": run["run_id"], "label": run["label"], "value": value, "baseline_value": baseline_value}
+    if not may_divide or value is None or not baseline_value:
+        return row
+    interval = _interval(samples, run["run_id"], baseline["run_id"], metric)
+    bounds = {"ratio_low": interval.low, "ratio_high": interval.high} if interval else {}
+    return row | {"ratio": value / baseline_value} | bounds
+
+
+def _interval(samples: Samples, above: str, below: str, metric: str) -> stats.Interval | None:
+    if (above, metric) not in samples or (below, metric) not in samples:
+        return None
+    return stats.ratio_interval(samples[above, metric], samples[below, metric])
+
+
+def _may_divide(pair: Row) -> bool:
+    return bool(pd.isna(pair["why_not_comparable"]))

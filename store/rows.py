@@ -1,0 +1,154 @@
+"""A run folder as rows of the index: what of record.json goes into which column."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from profiler.record import Evidence, Metrics, Record
+from profiler.workload import Workload
+from store import db
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """One run's rows."""
+
+    run_id: str
+    run: Row
+    sample: list[Row]
+    evidence: list[Row]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tables:
+    """The rows of many runs in Arrow, as DuckDB takes them fast."""
+
+    run: pa.Table
+    sample: pa.Table
+    evidence: pa.Table
+
+
+def rows_of(record: Record, *, root: str, folder: str, record_mtime_ns: int) -> Rows:
+    """What the index keeps of a record."""
+    place = {"root": root, "folder": folder, "record_mtime_ns": record_mtime_ns}
+    return Rows(
+        run_id=record.run_id,
+        run=_run(record) | place,
+        sample=[row for metric, values in record.samples.items() for row in _samples(record.run_id, metric, values)],
+        evidence=[_evidence(record.run_id, evidence) for evidence in record.evidence],
+    )
+
+
+def tables_of(runs: Sequence[Rows]) -> Tables:
+    """Raises pyarrow.ArrowException, TypeError, ValueError or OverflowError for a value that its column cannot hold."""
+    return Tables(
+        run=table_of("run", [rows.run for rows in runs]),
+        sample=table_of("sample", [row for rows in runs for row in rows.sample]),
+        evidence=table_of("evidence", [row for rows in runs for row in rows.evidence]),
+    )
+
+
+def _run(record: Record) -> Row:
+    combo, workload, machine, sweep = record.combo, record.workload, record.machine, record.sweep
+    on_gpu = machine is not None and workload.device == "cuda"
+    return {
+        **combo.to_dict(),
+        **{metric.name: _known(getattr(record.metrics, metric.name)) for metric in fields(Metrics)},
+        "run_id": record.run_id,
+        "status": record.status,
+        "cause": record.cause,
+        "contaminated": record.contaminated,
+        "started_at": _time(record.started_at),
+        "ended_at": _time(record.ended_at),
+        "duration_s": record.duration_s,
+        "sweep_id": sweep and sweep.sweep_id,
+        "sweep_name": sweep and sweep.name,
+        "sweep_position": sweep and sweep.position,
+        "sweep_role": sweep and sweep.role,
+        "num_jobs": sweep and sweep.num_jobs,
+        "combo_label": combo.label,
+        "combo_key": combo.key,
+        "eager_key": replace(combo, compilation="eager").key,
+        **{name: getattr(workload, name) for name in _WORKLOAD_COLUMNS},
+        "workload_label": workload.label,
+        "workload_key": _workload_key(workload),
+        # A run on the CPU of a machine with a GPU bears the CPU's name.
+        "machine_label": machine and (machine.label if on_gpu else machine.cpu_name),
+        "device_key": machine and (machine.gpu_uuid if on_gpu else machine.cpu_name),
+        "gpu_name": machine and machine.gpu_name,
+        "gpu_uuid": machine and machine.gpu_uuid,
+        "boot_id": machine and machine.boot_id,
+        "torch": machine and machine.torch,
+        "cuda": machine and machine.cuda,
+        "launch_verdict": record.launch_verdict,
+        "attention_observed": _text(dict(sorted(record.attention_observed.items(), key=lambda item: -item[1]))) or None,
+        "trace_file": record.trace_file,
+        "schema_version": record.schema_version,
+    }
+
+
+_WORKLOAD_COLUMNS = (
+    *("model", "model_label", "mode", "batch", "resolution", "device"),
+    *("num_inference_steps", "guidance_scale", "dataset_size", "seed"),
+)
+
+
+def _workload_key(workload: Workload) -> str:
+    """Equal for workloads whose step times may be divided by one another."""
+    parts = [workload.model, workload.mode, workload.batch, workload.resolution, workload.device]
+    if workload.mode == "sample":
+        parts += [workload.num_inference_steps, workload.guidance_scale]
+    return " ".join(str(part) for part in parts)
+
+
+def _samples(run_id: str, metric: str, values: Sequence[float]) -> list[Row]:
+    return [{"run_id": run_id, "metric": metric, "index": index, "value": value} for index, value in enumerate(values)]
+
+
+def _evidence(run_id: str, evidence: Evidence) -> Row:
+    return {
+        "run_id": run_id,
+        "family": evidence.family,
+        "choice": evidence.choice,
+        "confirmed": evidence.confirmed,
+        "facts": _text(evidence.facts),
+        "must_appear": _patterns(evidence.must_appear),
+        "must_not_appear": _patterns(evidence.must_not_appear),
+        "observed": _text(evidence.observed),
+        "finding": evidence.finding,
+    }
+
+
+def table_of(name: str, rows: Sequence[Row]) -> pa.Table:
+    """Rows of a table of schema.sql, every column named."""
+    schema = db.table_schema(name)
+    return pa.table([pa.array([row[field.name] for row in rows], field.type) for field in schema], schema=schema)
+
+
+def _text(facts: Mapping[str, Any]) -> str:
+    """E.g. 'cudnn 30, math 2'."""
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def _patterns(patterns: Mapping[str, str]) -> str:
+    """E.g. 'a flash kernel: flash_fwd; ...'."""
+    return "; ".join(f"{what}: {pattern}" for what, pattern in patterns.items())
+
+
+def _time(text: str) -> datetime | None:
+    """UTC without a zone, as DuckDB's TIMESTAMP has it."""
+    if not text:
+        return None
+    time = datetime.fromisoformat(text)
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+
+
+def _known(value: float | None) -> float | None:
+    """Unknown is null: a quotient by zero must not spread into ratios."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

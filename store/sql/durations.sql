@@ -1,0 +1,6 @@
+-- One row per model, mode, compilation and device: how long a whole measured run took, for estimates.
+SELECT model, mode, compilation, device, median(duration_s) AS duration_s
+FROM measured
+WHERE duration_s IS NOT NULL
+GROUP BY ALL
+ORDER BY ALL

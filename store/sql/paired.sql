@@ -1,0 +1,44 @@
+-- One row per pair of $run_ids and $baseline_run_ids (lists of equal length; a null baseline gives null ratios):
+-- the run against its baseline, in the order of the lists.
+SELECT
+    one.run_id,
+    one.sweep_position,
+    one.sweep_role,
+    one.combo_label,
+    one.status,
+    one.cause,
+    measured.step_ms,
+    measured.step_iqr_ms,
+    measured.samples_per_s,
+    CASE WHEN why_not_comparable(one, baseline) IS NULL THEN baseline.step_ms / one.step_ms END AS speedup,
+    measured.peak_allocated_gib,
+    CASE WHEN why_not_comparable(one, baseline) IS NULL
+        THEN one.peak_allocated_gib / nullif(baseline.peak_allocated_gib, 0)
+    END AS memory_ratio,
+    measured.output_error_ratio,
+    measured.gradient_error_ratio,
+    measured.compile_s,
+    break_even.break_even_steps,
+    measured.mfu,
+    measured.launch_verdict,
+    measured.attention_observed,
+    baseline.run_id AS baseline_run_id,
+    greatest(own.drift, other.drift) AS drift,
+    why_not_comparable(one, baseline) AS why_not_comparable
+FROM (
+    SELECT
+        unnest($run_ids::VARCHAR[]) AS run_id,
+        unnest($baseline_run_ids::VARCHAR[]) AS baseline_run_id,
+        generate_subscripts($run_ids::VARCHAR[], 1) AS place
+) AS pair
+JOIN run AS one ON one.run_id = pair.run_id
+LEFT JOIN run AS baseline ON baseline.run_id = pair.baseline_run_id
+LEFT JOIN measured ON measured.run_id = one.run_id
+LEFT JOIN break_even ON break_even.run_id = one.run_id
+LEFT JOIN drift AS own
+    ON own.sweep_id = one.sweep_id AND own.device_key = one.device_key
+    AND own.boot_id = one.boot_id AND own.workload_key = one.workload_key
+LEFT JOIN drift AS other
+    ON other.sweep_id = baseline.sweep_id AND other.device_key = baseline.device_key
+    AND other.boot_id = baseline.boot_id AND other.workload_key = baseline.workload_key
+ORDER BY pair.place

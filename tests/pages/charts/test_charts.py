@@ -1,0 +1,170 @@
+"""Charts: what they draw, what they say, and that they draw nothing wrong from nothing."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from pages.charts import kernels, ladder, memory, palette, ratios, samples, telemetry, tradeoff
+from store import frames
+from store.ingest import sync
+from tests.support.run_folders import LADDER, Workload, write_ladder, write_run
+
+CHARTS: dict[str, Callable[..., go.Figure]] = {
+    "ladder": ladder.ladder,
+    "tradeoff": tradeoff.tradeoff,
+    "ratios": lambda rows, dark: ratios.ratios(rows, metric="step_ms", baseline="baseline", dark=dark),
+    "category_bars": kernels.category_bars,
+    "breakdown": kernels.breakdown,
+    "memory_split": memory.memory_split,
+    "memory_timeline": memory.memory_timeline,
+    "samples": samples.samples,
+    "telemetry": telemetry.telemetry,
+}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("charts")
+    write_ladder(home / "runs", sweep_id="ladder")
+    write_run(home / "runs", run_id="train", workload=Workload(model="tiny", mode="train", device="cpu"))
+    sync([home / "runs"], home / "index.duckdb")
+    return home / "index.duckdb"
+
+
+@pytest.fixture(scope="module")
+def rows(database: Path) -> dict[str, pd.DataFrame]:
+    """The frame that each chart draws."""
+    run_ids = ["ladder-00", "ladder-02", "ladder-05"]
+    return {
+        "ladder": frames.ladder("ladder", database=database),
+        "tradeoff": frames.ladder("ladder", database=database),
+        "ratios": frames.metric_ratios("ladder-00", run_ids[1:], database=database),
+        "category_bars": frames.kernel_categories(run_ids, database=database),
+        "breakdown": frames.kernel_categories(run_ids[:1], database=database),
+        "memory_split": frames.runs(database=database),
+        "memory_timeline": frames.memory_timeline("ladder-00", database=database),
+        "samples": frames.samples(["ladder-00"], database=database),
+        "telemetry": frames.telemetry("ladder-00", database=database),
+    }
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("name", CHARTS)
+def test_every_chart_has_data_a_title_and_a_unit_on_its_axes(
+    name: str, dark: bool, rows: dict[str, pd.DataFrame]
+) -> None:
+    figure = CHARTS[name](rows[name], dark=dark)
+    assert figure.data
+    assert figure.layout.title.text
+    assert figure.layout.xaxis.title.text
+    assert figure.layout.template == CHARTS[name](rows[name], dark=dark).layout.template
+    assert (figure.layout.template.layout.paper_bgcolor == "#ffffff") is not dark
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_an_empty_frame_gives_an_empty_figure_that_says_why(name: str, rows: dict[str, pd.DataFrame]) -> None:
+    figure = CHARTS[name](rows[name].iloc[:0], dark=False)
+    assert not figure.data
+    assert figure.layout.title.text
+    assert figure.layout.annotations[0].text.endswith(".")
+
+
+def test_ladder_keeps_a_row_for_every_run(rows: dict[str, pd.DataFrame]) -> None:
+    figure = ladder.ladder(rows["ladder"])
+    assert len(figure.layout.yaxis.tickvals) == len(LADDER)
+    bars = next(trace for trace in figure.data if trace.name == "runs")
+    notes = " ".join(note.text for note in figure.layout.annotations)
+    assert len(bars.x) == len(LADDER) - 2
+    assert "rejected" in notes
+    assert "81.2 GiB asked" in notes
+
+
+def test_ladder_draws_the_interval_of_each_speedup(rows: dict[str, pd.DataFrame]) -> None:
+    bars = next(trace for trace in ladder.ladder(rows["ladder"]).data if trace.name == "runs")
+    assert all(above >= 0 for above in bars.error_x.array)
+    assert all(below >= 0 for below in bars.error_x.arrayminus)
+    assert any(above > 0 for above in bars.error_x.array)
+
+
+def test_ladder_hatches_what_failed_its_checks(rows: dict[str, pd.DataFrame]) -> None:
+    bars = next(trace for trace in ladder.ladder(rows["ladder"]).data if trace.name == "runs")
+    assert list(bars.marker.pattern.shape).count("/") == 1
+
+
+def test_ladder_draws_single_steps_as_speedups(database: Path, rows: dict[str, pd.DataFrame]) -> None:
+    steps = frames.samples(rows["ladder"]["run_id"].tolist(), database=database)
+    dots = next(trace for trace in ladder.ladder(rows["ladder"], steps).data if trace.name == "samples")
+    assert len(dots.x) == 20 * (len(LADDER) - 2)
+    assert min(dots.x) > 0.9
+
+
+def test_ladder_without_a_baseline_shows_times(rows: dict[str, pd.DataFrame]) -> None:
+    alone = rows["ladder"].assign(speedup=None, speedup_low=None, speedup_high=None)
+    assert ladder.ladder(alone).layout.xaxis.title.text == "Median step time (ms)"
+
+
+def test_names_cannot_restyle_a_chart(rows: dict[str, pd.DataFrame]) -> None:
+    hostile = rows["ladder"].assign(step_label="<b>bold</b>", cause="<i>slanted</i>")
+    figure = ladder.ladder(hostile)
+    assert set(figure.layout.yaxis.ticktext) == {"&lt;b&gt;bold&lt;/b&gt;"}
+    assert "<i>" not in " ".join(note.text for note in figure.layout.annotations)
+
+
+def test_tradeoff_finds_the_runs_that_nothing_beats(rows: dict[str, pd.DataFrame]) -> None:
+    points = pd.DataFrame(
+        {
+            "samples_per_s": [1.0, 2.0, 3.0, 4.0],
+            "peak_allocated_gib": [1.0, 3.0, 2.0, 1.0],
+            "status": ["done", "done", "done", "wrong"],
+        }
+    )
+    assert tradeoff.frontier(points) == [True, False, True, False]
+
+
+def test_ratios_are_coloured_by_what_is_better() -> None:
+    assert ratios.colour_of(0.5, 0.4, 0.6, better="lower", drift=0.02) == palette.BETTER
+    assert ratios.colour_of(0.5, 0.4, 0.6, better="higher", drift=0.02) == palette.WORSE
+    assert ratios.colour_of(0.5, 0.4, 1.1, better="lower", drift=0.02) == palette.EVEN
+    assert ratios.colour_of(1.01, 1.005, 1.02, better="lower", drift=0.02) == palette.EVEN
+    assert ratios.colour_of(2.0, 1.9, 2.1, better="", drift=0.0) == palette.EVEN
+
+
+def test_categories_keep_their_order_and_colour_in_every_run(rows: dict[str, pd.DataFrame]) -> None:
+    figure = kernels.category_bars(rows["category_bars"])
+    names = [trace.name for trace in figure.data]
+    assert names == [name for name in palette.CATEGORIES if name in names]
+    assert all(trace.marker.color == palette.CATEGORIES[trace.name] for trace in figure.data)
+
+
+def test_breakdown_stands_in_order_of_time(rows: dict[str, pd.DataFrame]) -> None:
+    values = kernels.breakdown(rows["breakdown"]).data[0].x
+    assert list(values) == sorted(values, reverse=True)
+
+
+def test_memory_of_training_holds_its_four_parts(rows: dict[str, pd.DataFrame]) -> None:
+    runs = rows["memory_split"]
+    figure = memory.memory_split(runs[runs["run_id"] == "train"])
+    names = [trace.name for trace in figure.data]
+    assert names == ["parameters", "gradients", "optimizer state", "activations", "peak allocated"]
+
+
+def test_timeline_stacks_in_one_group(rows: dict[str, pd.DataFrame]) -> None:
+    figure = memory.memory_timeline(rows["memory_timeline"])
+    assert {trace.stackgroup for trace in figure.data} == {"memory"}
+
+
+def test_neighbours_in_a_stack_differ_in_lightness_or_hue() -> None:
+    """For red-green blindness, neighbours must differ in what remains: lightness, or blue against yellow."""
+
+    def seen(colour: str) -> tuple[float, float]:
+        red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+        return 0.3 * red + 0.59 * green + 0.11 * blue, blue - (red + green) / 2
+
+    for colours in (palette.CATEGORIES, palette.MEMORY):
+        for one, other in pairwise(colours.values()):
+            (light, hue), (other_light, other_hue) = seen(one), seen(other)
+            assert abs(light - other_light) + abs(hue - other_hue) > 30

@@ -1,0 +1,80 @@
+"""Homes to open the app on, from empty to a full ladder, and the app itself without a browser."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from profiler.combo import Combo
+from profiler.record import SweepPlace
+from runs import job_queue
+from store import folders
+from tests.support.run_folders import (
+    CPU_WORKLOAD,
+    FIRST_START,
+    FIXTURE_CPU,
+    GPU_WORKLOAD,
+    step_samples,
+    write_ladder,
+    write_run,
+)
+
+APP = Path(__file__).parents[2] / "app.py"
+
+
+def _empty(runs: Path) -> None:
+    return None
+
+
+def _one_run(runs: Path) -> None:
+    write_run(runs, run_id="only", workload=CPU_WORKLOAD)
+
+
+def _oom_only(runs: Path) -> None:
+    place = SweepPlace(sweep_id="all-oom", name="grid", position=0, num_jobs=1, role="baseline")
+    write_run(runs, run_id="oom", workload=GPU_WORKLOAD, status="oom", cause="CUDA out of memory", sweep=place)
+
+
+def _full(runs: Path) -> None:
+    write_ladder(runs, sweep_id="ladder")
+    write_run(runs, run_id="lone-cpu", combo=Combo(attention="sdpa"), started_at=FIRST_START - timedelta(days=1))
+    failed = {"status": "failed", "cause": "RuntimeError: <b>shapes</b>", "traceback": "Traceback: RuntimeError"}
+    write_run(runs, run_id="broken", step_ms=step_samples(9.0), started_at=FIRST_START - timedelta(days=2), **failed)
+
+
+HOMES: dict[str, Callable[[Path], None]] = {"empty": _empty, "one_run": _one_run, "oom_only": _oom_only, "full": _full}
+
+
+@pytest.fixture
+def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Makes the named home the app's, without recorded studies, schedulers or probes."""
+
+    def make(name: str) -> Path:
+        (tmp_path / "runs").mkdir()
+        HOMES[name](tmp_path / "runs")
+        return tmp_path
+
+    monkeypatch.setenv("STEPLENS_HOME", str(tmp_path))
+    monkeypatch.setattr(folders, "RECORDED_ROOT", tmp_path / "recorded")
+    monkeypatch.setattr(job_queue, "read_machine", lambda home=None: FIXTURE_CPU)
+    monkeypatch.setattr(job_queue, "ensure_scheduler", lambda home=None: False)
+    st.cache_data.clear()
+    return make
+
+
+@pytest.fixture
+def open_page() -> Callable[..., AppTest]:
+    """Opens a page of the app as its address would: open_page("run", run=RUN_ID)."""
+
+    def opened(page: str, **query: str | list[str]) -> AppTest:
+        app = AppTest.from_file(str(APP), default_timeout=30)
+        for name, value in query.items():
+            app.query_params[name] = value
+        if page != "overview":
+            app.switch_page(f"pages/{page}.py")
+        return app.run()
+
+    return opened

@@ -1,0 +1,151 @@
+"""The real app in a real browser: it starts, every page draws, links open what they name, charts can be saved."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from pages.charts.export import find_browser
+from profiler.machine import Machine
+from runs.machine_file import OPTIONAL_PACKAGES, write_machine
+from runs.processes import boot_id
+from tests.support.run_folders import FIXTURE_CPU, write_ladder
+
+ROOT = Path(__file__).parents[2]
+PORT = 8599
+URL = f"http://127.0.0.1:{PORT}"
+SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+MAGIC = {"PNG": b"\x89PNG", "SVG": b"<svg", "HTML": b"<!doctype html>", "CSV": b"run_id,"}
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_browser() is None, reason="no Chrome or Chromium to drive (see the README)"),
+]
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app on a home with one ladder and a machine that needs no probe."""
+    home = tmp_path_factory.mktemp("home")
+    write_machine(_this_machine(), home)
+    write_ladder(home / "runs", sweep_id="ladder")
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(PORT)]
+    log = (home / "app.log").open("wb")
+    environment = os.environ | {"STEPLENS_HOME": str(home), "BROWSER_PATH": str(find_browser())}
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _wait_until_healthy(server, home / "app.log")
+        yield URL
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+        log.close()
+
+
+def _wait_until_healthy(server: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(100):
+        assert server.poll() is None, log.read_text()
+        try:
+            urllib.request.urlopen(f"{URL}/_stcore/health", timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(log.read_text())
+
+
+def _this_machine() -> Machine:
+    """The fixture with what machine_file compares: this boot, this torch, these optional packages."""
+    installed = {str(found.name): found.version for found in metadata.distributions()}
+    packages = {name: installed[name] for name in OPTIONAL_PACKAGES if name in installed}
+    return replace(FIXTURE_CPU, boot_id=boot_id(), torch=installed["torch"], packages=packages)
+
+
+@pytest.fixture
+def page(app: str) -> Iterator[Page]:
+    """A page that fails the test when the app raises or asks anyone else than this machine for anything."""
+    outside: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=SWITCHES)
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(30_000)
+        page.on("request", lambda request: outside.append(request.url) if _is_outside(request.url) else None)
+        yield page
+        expect(page.get_by_test_id("stException")).to_have_count(0)
+        browser.close()
+    assert outside == []
+
+
+def _is_outside(url: str) -> bool:
+    return not url.startswith((f"{URL}/", f"ws://127.0.0.1:{PORT}/", "data:", "blob:"))
+
+
+def opened(page: Page, address: str) -> Page:
+    """The page when its script has ended."""
+    page.goto(f"{URL}{address}")
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+    return page
+
+
+def test_navigation_reaches_every_page(page: Page) -> None:
+    opened(page, "/")
+    for name, landmark in {
+        "Launch": "What to run",
+        "Queue": "One job runs at a time",
+        "Compare": "All metrics",
+        "Run": "All numbers",
+        "Overview": "Fastest faithful",
+    }.items():
+        page.get_by_test_id("stTopNavLink").filter(has_text=re.compile(rf"{name}$")).click()
+        expect(page.get_by_text(landmark).first).to_be_visible()
+
+
+def test_a_deep_link_opens_its_run(page: Page) -> None:
+    opened(page, "/run?run=ladder-05")
+    expect(page.get_by_text("ladder-05").first).to_be_visible()
+    expect(page.get_by_role("heading", name="sdpa · bf16 · channels_last").first).to_be_visible()
+
+
+def test_a_chosen_run_stands_in_the_address(page: Page) -> None:
+    opened(page, "/run?run=ladder-05")
+    page.get_by_role("combobox").first.click()
+    page.get_by_role("option").filter(has_text="oom").click()
+    expect(page.get_by_text("CUDA out of memory").first).to_be_visible()
+    page.wait_for_url("**/run?run=ladder-07")
+
+
+def test_a_deep_link_opens_its_comparison(page: Page) -> None:
+    opened(page, "/compare?compare_baseline=ladder-00&compare_runs=ladder-02&compare_runs=ladder-05")
+    expect(page.get_by_text("step_ms relative to baseline").first).to_be_visible()
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+
+
+def test_a_chart_can_be_saved_in_every_form(page: Page, tmp_path: Path) -> None:
+    opened(page, "/")
+    box = page.locator(".st-key-chart-download-overview_ladder")
+    for kind, magic in MAGIC.items():
+        if not page.get_by_role("button", name=kind, exact=True).first.is_visible():
+            box.get_by_role("button").first.click()
+        with page.expect_download(timeout=60_000) as saving:
+            page.get_by_role("button", name=kind, exact=True).first.click()
+        path = tmp_path / saving.value.suggested_filename
+        saving.value.save_as(path)
+        assert path.name == f"speedup-ladder.{kind.lower()}"
+        assert path.read_bytes().lstrip().startswith(magic)
+    assert len(pd.read_csv(tmp_path / "speedup-ladder.csv")) == 10
+
+
+def test_charts_follow_the_theme(page: Page) -> None:
+    page.emulate_media(color_scheme="dark")
+    opened(page, "/")
+    background = page.locator(".js-plotly-plot .main-svg").first
+    expect(background).to_have_css("background-color", "rgb(18, 22, 28)")

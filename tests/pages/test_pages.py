@@ -1,0 +1,200 @@
+"""Every page opens on every kind of home, through app.py, and shows what that home holds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from profiler.combo import FAMILIES
+from runs import job_queue
+from runs.job import measure_job
+from tests.pages.conftest import HOMES
+from tests.support.run_folders import CPU_WORKLOAD, LADDER, Combo
+
+PAGES = sorted(path.stem for path in (Path(__file__).parents[2] / "pages").glob("*.py") if path.stem != "__init__")
+Open = Callable[..., AppTest]
+Make = Callable[[str], Path]
+
+
+def figures(app: AppTest) -> list[dict]:
+    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+
+
+def titles(app: AppTest) -> list[str]:
+    return [figure["layout"]["title"]["text"] for figure in figures(app)]
+
+
+def words(app: AppTest) -> str:
+    """All that the page says in text elements."""
+    kinds = (app.markdown, app.caption, app.info, app.warning, app.error, app.header, app.subheader, app.metric)
+    return "\n".join(str(getattr(element, "label", "")) + str(element.value) for kind in kinds for element in kind)
+
+
+@pytest.mark.parametrize("home", HOMES)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_on_every_home(page: str, home: str, make_home: Make, open_page: Open) -> None:
+    make_home(home)
+    app = open_page(page)
+    assert not app.exception
+    assert not app.error
+
+
+def test_overview_of_a_fresh_machine_offers_one_button(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    app = open_page("overview")
+    assert [button.label for button in app.button] == ["Measure this machine"]
+    assert "Nothing has been measured" in words(app)
+
+
+def test_the_button_of_a_fresh_machine_queues_the_quick_sweep(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    app = open_page("overview").button(key="overview_quick").click().run()
+    assert not app.exception
+    states = job_queue.list_jobs()
+    assert {state.job.sweep.name for state in states} == {"quick"}
+    assert "to go" in app.get("progress")[0].proto.text
+    assert not app.button  # one sweep is enough
+
+
+def test_a_machine_that_was_not_probed_is_probed(
+    make_home: Make, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_home("empty")
+    monkeypatch.setattr(job_queue, "read_machine", lambda home=None: None)
+    app = open_page("launch")
+    assert "Looking at this machine" in words(app)
+    assert [state.job.kind for state in job_queue.list_jobs()] == ["probe"]
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(
+    make_home: Make, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home("empty")
+    (home / "file").write_text("in the way")
+    monkeypatch.setenv("STEPLENS_HOME", str(home / "file" / "home"))
+    app = open_page("overview")
+    assert not app.exception
+    assert "STEPLENS_HOME" in app.error[0].value
+
+
+def test_overview_says_what_won(make_home: Make, open_page: Open) -> None:
+    make_home("full")
+    app = open_page("overview")
+    cards = {metric.label: metric.value for metric in app.metric}
+    assert cards == {"Fastest": "5.00×", "Leanest": "2.10 GiB", "Fastest faithful": "5.00×", "Drift": "1.0%"}
+    assert titles(app)[0].startswith("Speedup over the baseline")
+    assert "clocks not locked" in words(app)
+    assert "random weights" in words(app)
+
+
+def test_overview_of_a_study_without_a_single_time_keeps_its_rows(make_home: Make, open_page: Open) -> None:
+    make_home("oom_only")
+    app = open_page("overview")
+    assert "nothing has won" in words(app)
+    notes = [note["text"] for note in figures(app)[0]["layout"]["annotations"]]
+    assert any("CUDA out of memory" in note for note in notes)
+
+
+def test_runs_without_a_sweep_are_listed(make_home: Make, open_page: Open) -> None:
+    make_home("one_run")
+    app = open_page("overview")
+    assert app.dataframe[0].value["combo_label"].tolist() == ["baseline"]
+
+
+def test_selected_rows_lead_to_compare(make_home: Make, open_page: Open) -> None:
+    make_home("full")
+    app = open_page("overview")
+    app.session_state["overview_table"] = {"selection": {"rows": [1], "columns": [], "cells": []}}
+    app = app.run()
+    assert not app.button(key="overview_compare").disabled
+    app = app.button(key="overview_compare").click().run()
+    assert not app.exception
+    assert "Compare" in words(app)
+
+
+def test_launch_offers_every_family_of_combo(make_home: Make, open_page: Open) -> None:
+    make_home("full")
+    app = open_page("launch", launch_kind="single combo", launch_mode="train")
+    labels = {box.label.replace(" ", "_") for box in app.selectbox}
+    assert set(FAMILIES) <= labels
+
+
+def test_launch_says_why_a_choice_is_impossible_here(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    app = open_page("launch", launch_kind="single combo", launch_device="cpu")
+    table = next(frame.value for frame in app.dataframe if "why" in frame.value and "choice" in frame.value)
+    reasons = dict(zip(table["choice"], table["why"], strict=True))
+    assert "needs CUDA" in reasons["sdpa_cudnn"]
+    assert "sdpa_flash" not in reasons
+
+
+def test_launch_queues_the_plan_once(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    app = open_page("launch").button(key="launch_submit").click().run()
+    assert not app.exception
+    num_jobs = len(job_queue.list_jobs())
+    assert num_jobs == 14  # twelve runs and two references
+    app.run()
+    assert len(job_queue.list_jobs()) == num_jobs
+
+
+def test_launch_explains_a_bad_model(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    app = open_page("launch", launch_kind="grid", launch_model=" ")
+    assert not app.exception
+
+
+def test_queue_shows_what_waits_and_cancels_it(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    job_queue.submit([measure_job(Combo(), CPU_WORKLOAD), measure_job(Combo(attention="sdpa"), CPU_WORKLOAD)])
+    app = open_page("job_queue")
+    assert app.dataframe[0].value["job"].tolist() == ["baseline", "sdpa"]
+    app = app.button(key="queue_cancel_all").click().run()
+    assert not app.exception
+    assert {state.status for state in job_queue.list_jobs()} == {"cancelled"}
+
+
+def test_compare_follows_its_address(make_home: Make, open_page: Open) -> None:
+    make_home("full")
+    app = open_page("compare", compare_baseline="ladder-00", compare_runs=["ladder-02", "ladder-05"])
+    assert "step_ms relative to baseline" in titles(app)[0]
+    assert figures(app)[0]["data"][0]["x"] == pytest.approx([0.4, 0.25])
+    differing = app.dataframe[0].value
+    assert {"attention", "precision", "memory_format", "compilation"} <= set(differing.columns)
+    assert "optimizer" not in differing.columns
+
+
+def test_compare_refuses_to_divide_what_does_not_belong_together(make_home: Make, open_page: Open) -> None:
+    make_home("full")
+    app = open_page("compare", compare_baseline="ladder-00", compare_runs=["lone-cpu"])
+    assert "has no ratio" in words(app)
+
+
+@pytest.mark.parametrize("position", [n for n, rung in enumerate(LADDER) if "status" not in rung[2]])
+def test_run_follows_its_address(position: int, make_home: Make, open_page: Open) -> None:
+    make_home("full")
+    app = open_page("run", run=f"ladder-{position:02d}")
+    assert f"ladder-{position:02d}" in words(app)
+    assert titles(app)[0] == "Step times, one dot per step"
+
+
+def test_run_of_an_unknown_address_says_so(make_home: Make, open_page: Open) -> None:
+    make_home("full")
+    assert "There is no run nowhere" in words(open_page("run", run="nowhere"))
+
+
+def test_run_on_a_cpu_says_what_it_cannot_measure(make_home: Make, open_page: Open) -> None:
+    make_home("one_run")
+    app = open_page("run", run="only")
+    cards = {metric.label: metric.value for metric in app.metric}
+    assert cards["MFU"] == cards["Energy per sample"] == "—"
+    assert "not measurable on a CPU" in words(app)
+
+
+def test_run_that_failed_shows_its_traceback(make_home: Make, open_page: Open) -> None:
+    make_home("full")
+    app = open_page("run", run="broken")
+    assert "RuntimeError" in app.error[0].value
+    assert app.code[0].value.startswith("Traceback")

@@ -1,0 +1,347 @@
+import inspect
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from profiler.combo import FAMILIES, Combo
+from profiler.record import Metrics, SweepPlace
+from profiler.workload import Workload
+from store import frames
+from store.db import StoreError
+from store.ingest import sync
+from tests.support.run_folders import (
+    FIRST_START,
+    FIXTURE_CPU,
+    FIXTURE_GPU,
+    GPU_WORKLOAD,
+    step_samples,
+    write_ladder,
+    write_run,
+)
+
+METRICS = [metric.name for metric in fields(Metrics)]
+LADDER_COLUMNS = [
+    *("run_id", "sweep_position", "sweep_role", "combo_label", "step_label", "status", "cause", "step_ms"),
+    *("step_iqr_ms", "samples_per_s", "speedup", "speedup_low", "speedup_high", "verdict", "peak_allocated_gib"),
+    *("memory_ratio", "output_error_ratio", "gradient_error_ratio", "compile_s", "break_even_steps", "mfu"),
+    *("launch_verdict", "attention_observed", "baseline_run_id", "drift", "why_not_comparable"),
+]
+COLUMNS = {
+    "runs": [
+        *("run_id", "root", "folder", "status", "cause", "contaminated", "started_at", "duration_s"),
+        *("sweep_id", "sweep_name", "sweep_position", "sweep_role", "num_jobs", *FAMILIES, "combo_label", "combo_key"),
+        *("model", "model_label", "mode", "batch", "resolution", "device", "workload_label"),
+        *("num_inference_steps", "guidance_scale", "dataset_size", "seed"),
+        *("machine_label", "gpu_name", "gpu_uuid", "boot_id", "torch", "cuda", *METRICS),
+        *("launch_verdict", "attention_observed", "trace_file", "schema_version"),
+    ],
+    "sweeps": [
+        *("sweep_id", "sweep_name", "workload_label", "machine_label", "is_recorded"),
+        *("num_jobs", "num_runs", "num_done", "started_at", "ended_at"),
+    ],
+    "ladder": LADDER_COLUMNS,
+    "comparison": [*(name for name in LADDER_COLUMNS if name != "step_label"), "comparable"],
+    "metric_ratios": [
+        *("run_id", "label", "metric", "unit", "better"),
+        *("value", "baseline_value", "ratio", "ratio_low", "ratio_high"),
+    ],
+    "kernel_categories": ["run_id", "combo_label", "category", "step_total_ms", "share"],
+    "kernels": ["name", "category", "op", "phase", "num_calls", "total_ms", "mean_us", "share"],
+    "memory_timeline": ["time_ms", "category", "gib"],
+    "telemetry": ["time_s", "power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "utilisation"],
+    "curves": ["name", "x", "y"],
+    "samples": ["run_id", "metric", "index", "value"],
+    "evidence": [
+        *("family", "choice", "confirmed", "facts", "must_appear", "must_not_appear", "observed", "finding"),
+    ],
+    "durations": ["model", "mode", "compilation", "device", "duration_s"],
+}
+# Arguments that give rows, and arguments that give none, in a store with the ladder and the run 'oom'.
+RUN, OOM = "fixture-ladder-02", "fixture-ladder-07"
+ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
+    "ladder": (("fixture-ladder",), ("no such sweep",)),
+    "comparison": (("fixture-ladder-00", (RUN,)), ()),
+    "metric_ratios": (("fixture-ladder-00", (RUN,)), ("fixture-ladder-00", ())),
+    "kernel_categories": (((RUN,),), ((OOM,),)),
+    "kernels": ((RUN,), (OOM,)),
+    "memory_timeline": ((RUN,), (OOM,)),
+    "telemetry": ((RUN,), (OOM,)),
+    "curves": (("trained",), (RUN,)),
+    "samples": (((RUN,),), ((OOM,),)),
+    "evidence": ((RUN,), ("fixture-ladder-00",)),
+}
+
+
+@pytest.fixture
+def run_ids(root: Path, database: Path) -> list[str]:
+    found = write_ladder(root)
+    write_run(root, run_id="trained", workload=Workload(model="tiny", mode="train", device="cpu"))
+    sync()
+    return found
+
+
+def query(name: str) -> Callable[..., pd.DataFrame]:
+    found: Callable[..., pd.DataFrame] = getattr(frames, name)
+    return found
+
+
+def test_every_frame_is_in_the_tests_below() -> None:
+    public = {
+        name
+        for name, value in inspect.getmembers(frames, inspect.isfunction)
+        if value.__module__ == frames.__name__ and not name.startswith("_")
+    }
+    assert public - {"record"} == set(COLUMNS)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_and_their_types_are_the_same_with_and_without_rows(name: str, run_ids: list[str]) -> None:
+    some, none = ARGUMENTS.get(name, ((), ()))
+    full = query(name)(*some)
+    assert len(full) > 0
+    extra = ["attention", "precision"] if name == "comparison" else []
+    assert list(full.columns) == COLUMNS[name] + extra
+    if name in ("runs", "sweeps", "durations", "comparison"):
+        return
+    empty = query(name)(*none)
+    assert len(empty) == 0
+    assert empty.dtypes.to_dict() == full.dtypes.to_dict()
+
+
+@pytest.mark.parametrize("name", ["runs", "sweeps", "durations"])
+def test_an_empty_store_gives_empty_frames(name: str, root: Path, database: Path) -> None:
+    sync()
+    empty = query(name)()
+    write_ladder(root)
+    sync()
+    assert len(empty) == 0
+    assert empty.dtypes.to_dict() == query(name)().dtypes.to_dict()
+
+
+def test_without_an_index_there_is_one_clear_line(database: Path) -> None:
+    with pytest.raises(StoreError, match="python -m store sync"):
+        frames.runs()
+
+
+def test_ladder_golden(run_ids: list[str]) -> None:
+    ladder = frames.ladder("fixture-ladder")
+    assert ladder["run_id"].tolist() == run_ids
+    assert ladder["step_label"].tolist() == [
+        *("baseline", "+ sdpa", "+ bf16", "+ xformers", "+ channels_last", "+ default", "+ reduce_overhead"),
+        *("+ max_autotune", "+ fp16", "baseline again"),
+    ]
+    speedups = [1, 1 / 0.9, 2.5, None, 1 / 0.38, 4, 5, None, 1 / 0.395, 1 / 1.01]
+    expected = pd.Series(speedups, dtype=float, name="speedup")
+    pd.testing.assert_series_equal(ladder["speedup"], expected)
+    verdicts = ["same", "faster", "faster", "unknown", "faster", "faster", "faster", "unknown", "unknown", "same"]
+    assert ladder["verdict"].tolist() == verdicts
+    timed = ladder[ladder["speedup"].notna()]
+    assert (timed["speedup_low"] < timed["speedup"]).all()
+    assert (timed["speedup"] < timed["speedup_high"]).all()
+    assert ((timed["speedup_high"] - timed["speedup_low"]) / timed["speedup"]).max() < 0.03
+    assert ladder["drift"].unique().tolist() == pytest.approx([0.01])
+    # compile_s * 1000 / (eager step - step): 39 s against 38 - 25 ms, and 60 s against 38 - 20 ms
+    assert ladder["break_even_steps"].dropna().tolist() == pytest.approx([3000.0, 60_000 / 18])
+    assert ladder["memory_ratio"].iloc[2] == pytest.approx(2.1 / 6.2)
+
+
+def test_runs_without_a_time_keep_their_row_and_have_no_numbers(run_ids: list[str]) -> None:
+    ladder = frames.ladder("fixture-ladder").set_index("run_id")
+    for run_id, status in ((run_ids[3], "rejected"), (run_ids[7], "oom")):
+        row = ladder.loc[run_id]
+        assert row["status"] == status
+        assert row["cause"]
+        assert row["why_not_comparable"] == f"nothing was timed: the run is {status}"
+        assert row[["step_ms", "speedup", "peak_allocated_gib", "mfu", "break_even_steps"]].isna().all()
+
+
+def test_what_a_run_cut_short_had_measured_is_in_runs_alone(root: Path, database: Path) -> None:
+    metrics = {"step_ms": 5.0, "weights_gib": 1.5}
+    write_run(root, run_id="a", status="timeout", metrics=metrics, sweep=_place("baseline"))
+    sync()
+    assert frames.runs()["weights_gib"].tolist() == [1.5]
+    assert frames.ladder("s")[["step_ms", "speedup"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("status", ["wrong", "ineffective"])
+def test_a_run_that_is_not_what_was_asked_keeps_its_numbers_without_a_verdict(
+    status: Any, root: Path, database: Path
+) -> None:
+    write_run(root, run_id="b", sweep=_place("baseline"))
+    write_run(root, run_id="c", sweep=_place("candidate", 1), status=status, step_ms=step_samples(5.0))
+    sync()
+    row = frames.ladder("s").iloc[1]
+    assert (row["step_ms"], row["speedup"], row["verdict"]) == (5.0, 2.0, "unknown")
+
+
+def test_a_difference_inside_the_drift_is_none(root: Path, database: Path) -> None:
+    for position, (role, median) in enumerate(
+        [("baseline", 10.0), ("candidate", 9.6), ("candidate", 9.0), ("baseline_repeat", 9.5)]
+    ):
+        samples = step_samples(median, noise=0.001, seed=position)
+        write_run(root, run_id=f"r{position}", sweep=_place(role, position), step_ms=samples)
+    sync()
+    ladder = frames.ladder("s")
+    assert ladder["drift"].tolist() == pytest.approx([10 / 9.5 - 1] * 4)
+    assert ladder["verdict"].tolist() == ["same", "same", "faster", "same"]
+    assert ladder["speedup_low"].iloc[1] > 1, "the interval alone would have called it faster"
+
+
+def test_each_run_pairs_with_the_baseline_of_its_own_device_and_boot(root: Path, database: Path) -> None:
+    other = replace(FIXTURE_GPU, gpu_uuid="GPU-fixture-2")
+    rebooted = replace(FIXTURE_GPU, boot_id="fixture-boot-2")
+    plan = [("first", "baseline", 0, FIXTURE_GPU, 100.0), ("a", "candidate", 1, FIXTURE_GPU, 50.0)]
+    plan += [("second", "baseline", 0, other, 80.0), ("b", "candidate", 2, other, 20.0)]
+    plan += [("c", "candidate", 3, rebooted, 20.0)]
+    for index, (run_id, role, position, machine, median) in enumerate(plan):
+        write_run(
+            root,
+            run_id=run_id,
+            workload=GPU_WORKLOAD,
+            machine=machine,
+            sweep=_place(role, position),
+            step_ms=step_samples(median, seed=index),
+            started_at=FIRST_START + timedelta(minutes=index),
+        )
+    sync()
+    ladder = frames.ladder("s").set_index("run_id")
+    assert ladder["baseline_run_id"].dropna().to_dict() == {
+        "first": "first",
+        "a": "first",
+        "second": "second",
+        "b": "second",
+    }
+    assert ladder.loc[["a", "b"], "speedup"].tolist() == pytest.approx([2.0, 4.0])
+    assert pd.isna(ladder.loc["c", "speedup"])
+    assert "has no baseline that is done on this device since its last boot" in ladder.loc["c", "why_not_comparable"]
+
+
+def test_why_not_comparable_in_words(root: Path, database: Path) -> None:
+    workload = replace(GPU_WORKLOAD, mode="sample")
+    write_run(root, run_id="baseline", workload=workload)
+    others: dict[str, dict[str, Any]] = {
+        "another device than the baseline's Fixture GPU": {"machine": replace(FIXTURE_GPU, gpu_uuid="GPU-fixture-2")},
+        "the machine was restarted since the baseline": {"machine": replace(FIXTURE_GPU, boot_id="fixture-boot-2")},
+        "another workload than the baseline's sd15 sample b2 512 px cuda": {"workload": replace(workload, batch=8)},
+        "another workload than the baseline's sd15 sample": {"workload": replace(workload, num_inference_steps=50)},
+        "nothing was timed: the run is failed": {"status": "failed"},
+    }
+    for index, arguments in enumerate(others.values()):
+        write_run(root, run_id=f"r{index}", **{"workload": workload} | arguments)
+    write_run(root, run_id="alike", workload=replace(workload, dataset_size=7, min_samples=5))
+    sync()
+    run_ids = [f"r{index}" for index in range(len(others))]
+    comparison = frames.comparison("baseline", [*run_ids, "alike"])
+    assert comparison["comparable"].tolist() == [True, *[False] * len(others), True]
+    for why, reason in zip(others, comparison["why_not_comparable"].iloc[1:-1], strict=True):
+        assert reason.startswith(why)
+    assert comparison["speedup"].notna().tolist() == comparison["comparable"].tolist()
+    assert frames.comparison("r4", ["baseline"])["why_not_comparable"].iloc[1] == "the baseline is failed"
+
+
+def test_a_cpu_run_pairs_by_the_cpu_even_where_there_is_a_gpu(root: Path, database: Path) -> None:
+    write_run(root, run_id="a", machine=FIXTURE_CPU)
+    write_run(root, run_id="b", machine=FIXTURE_GPU)
+    sync()
+    assert frames.comparison("a", ["b"])["comparable"].tolist() == [True, True]
+    assert frames.runs()["machine_label"].tolist() == ["Fixture CPU"] * 2
+
+
+def test_comparison_shows_only_the_families_that_differ(run_ids: list[str]) -> None:
+    comparison = frames.comparison(run_ids[1], [run_ids[2], run_ids[4], run_ids[1]])
+    assert comparison["run_id"].tolist() == [run_ids[1], run_ids[2], run_ids[4]]
+    assert list(comparison.columns)[-2:] == ["precision", "memory_format"]
+    assert comparison["speedup"].tolist() == pytest.approx([1.0, 90 / 40, 90 / 38])
+
+
+def test_break_even_takes_the_eager_partner_and_is_null_without_gain(root: Path, database: Path) -> None:
+    compiled = {"metrics": {"compile_s": 10.0}, "combo": Combo(compilation="default")}
+    write_run(root, run_id="eager", step_ms=[10.0] * 5, sweep=_place("baseline"))
+    write_run(root, run_id="fast", step_ms=[5.0] * 5, sweep=_place("candidate", 1), **compiled)
+    write_run(root, run_id="slow", step_ms=[11.0] * 5, sweep=_place("candidate", 2), **compiled)
+    alone = Combo(compilation="default", attention="sdpa")
+    write_run(root, run_id="alone", step_ms=[1.0] * 5, sweep=_place("candidate", 3), **compiled | {"combo": alone})
+    # A nearer relative in another sweep must not be taken.
+    write_run(root, run_id="other", step_ms=[100.0] * 5)
+    sync()
+    found = frames.ladder("s").set_index("run_id")["break_even_steps"]
+    assert found["fast"] == pytest.approx(2000.0)
+    assert found[["eager", "slow", "alone"]].isna().all()
+
+
+def test_metric_ratios(run_ids: list[str]) -> None:
+    found = frames.metric_ratios(run_ids[0], [run_ids[2], run_ids[7]])
+    assert found["run_id"].unique().tolist() == [run_ids[2], run_ids[7]]
+    by_metric = found[found["run_id"] == run_ids[2]].set_index("metric")
+    step = by_metric.loc["step_ms"]
+    assert (step["value"], step["baseline_value"], step["unit"], step["better"]) == (40.0, 100.0, "ms", "lower")
+    assert step["ratio"] == pytest.approx(0.4)
+    assert step["ratio_low"] < 0.4 < step["ratio_high"]
+    assert by_metric.loc["samples_per_s", "ratio"] == pytest.approx(2.5)
+    assert pd.isna(by_metric.loc["samples_per_s", "ratio_low"])
+    assert "gradient_error" not in by_metric.index, "neither run has it"
+    assert found.loc[found["run_id"] == run_ids[7], "ratio"].isna().all()
+
+
+def test_metric_ratios_of_an_unknown_baseline_is_an_error(run_ids: list[str]) -> None:
+    with pytest.raises(StoreError, match="no run nobody in the index"):
+        frames.metric_ratios("nobody", run_ids)
+
+
+def test_kernels_are_per_step(run_ids: list[str]) -> None:
+    kernels = frames.kernels(run_ids[0])
+    assert kernels["name"].iloc[0] == "fixture_implicit_gemm_conv"
+    assert kernels["num_calls"].tolist() == [6, 8, 4, 4, 10, 4]
+    assert kernels["total_ms"].sum() == pytest.approx(95.0, rel=1e-3)
+    assert kernels["share"].sum() == pytest.approx(1.0)
+    assert kernels["mean_us"].iloc[0] == pytest.approx(38_000 / 6, rel=1e-3)
+    categories = frames.kernel_categories([run_ids[2], run_ids[0]])
+    assert categories["run_id"].unique().tolist() == [run_ids[2], run_ids[0]]
+    assert categories.groupby("run_id")["share"].sum().tolist() == pytest.approx([1.0, 1.0])
+    assert categories.groupby("run_id")["step_total_ms"].sum()[run_ids[0]] == pytest.approx(95.0, rel=1e-3)
+
+
+def test_a_short_memory_timeline_keeps_the_peak(run_ids: list[str]) -> None:
+    full, short = frames.memory_timeline(run_ids[0]), frames.memory_timeline(run_ids[0], max_points=7)
+    assert (full["time_ms"].nunique(), short["time_ms"].nunique()) == (100, 7)
+    assert full["category"].unique().tolist() == list(frames.MEMORY_CATEGORIES)
+    totals = [frame.groupby("time_ms")["gib"].sum().max() for frame in (full, short)]
+    assert totals[0] == pytest.approx(totals[1])
+
+
+def test_evidence_in_words(run_ids: list[str]) -> None:
+    row = frames.evidence(run_ids[1]).iloc[0]
+    assert row.to_dict() == {
+        "family": "attention",
+        "choice": "sdpa",
+        "confirmed": True,
+        "facts": "num_modules 32",
+        "must_appear": "a kernel of the fixture: fixture_.*",
+        "must_not_appear": "",
+        "observed": "fixture_attention_fwd 32",
+        "finding": "",
+    }
+
+
+def test_sweeps(run_ids: list[str]) -> None:
+    (sweep,) = frames.sweeps().to_dict("records")
+    assert sweep["workload_label"] == "sd15 inference b2 512 px cuda"
+    assert (sweep["num_jobs"], sweep["num_runs"], sweep["num_done"], sweep["is_recorded"]) == (10, 10, 7, False)
+    assert (str(sweep["started_at"]), str(sweep["ended_at"])) == ("2026-11-01 00:00:00", "2026-11-01 00:09:30")
+
+
+def test_record_of_an_unknown_run_or_a_gone_folder_is_an_error(run_ids: list[str], root: Path) -> None:
+    assert frames.record(run_ids[0])["run_id"] == run_ids[0]
+    (root / run_ids[0] / "record.json").unlink()
+    for run_id in (run_ids[0], "nobody"):
+        with pytest.raises(StoreError, match="python -m store"):
+            frames.record(run_id)
+
+
+def _place(role: Any, position: int = 0) -> SweepPlace:
+    return SweepPlace(sweep_id="s", name="grid", position=position, num_jobs=4, role=role)
