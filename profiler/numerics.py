@@ -76,7 +76,7 @@ def compute(subject: Subject, inputs: Inputs, size: int) -> Fidelity:
     scale(subject, loss).backward()  # type: ignore[no-untyped-call]
     factor = 1.0 / subject.scaler.get_scale() if subject.scaler else 1.0
     gradients = {name: _keep(_sampled(name, p.grad)) * factor for name, p in _named_gradients(subject.unet)}
-    kept = Fidelity(output=_keep(output[:size]), loss=float(loss), gradients=gradients)
+    kept = Fidelity(output=_keep(output[:size]), loss=float(loss.detach()), gradients=gradients)
     subject.unet.zero_grad(set_to_none=True)
     return kept
 
