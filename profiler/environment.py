@@ -67,14 +67,17 @@ def result_variables() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout of Steplens, with '+' when it has changes; None outside a checkout."""
+    """The commit of this checkout of Steplens, with '+' when it has changes.
+
+    Outside a checkout it is $STEPLENS_COMMIT, or None.
+    """
     root = Path(__file__).parent.parent
     git = ["git", "-C", str(root)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("STEPLENS_COMMIT")
     return commit.strip() + ("+" if changed.stdout.strip() else "")
 
 

@@ -7,11 +7,12 @@ from runs.job import Job
 Durations = Mapping[tuple[str, str, str, str], float]  # (model, mode, compilation, device) -> seconds
 
 # Rough figures of a whole job, torch's import included. On two CPU cores the tiny model took 5 to 8 s (inference)
-# and 9 to 11 s (train), compiled 56 and 120 s; an H200 compiles SD1.5 in 50 to 140 s.
+# and 9 to 11 s (train), compiled 56 and 120 s; an H200 took 8 s (SD1.5 inference) and 16 s (train) and compiles it
+# in 50 to 140 s.
 _START_S = {"cuda": 8.0, "cpu": 4.0}
 _LOAD_S = 6.0  # torch's import, which comes before what a record calls its duration
-_MEASURE_S = {"cuda": 25.0, "cpu": 8.0}  # passes of a few seconds each, trace and checks
-_COMPILE_S = {"eager": 0.0, "default": 100.0, "reduce_overhead": 110.0, "max_autotune": 1200.0}
+_MEASURE_S = {"cuda": 9.0, "cpu": 8.0}  # passes of a few seconds each, trace and checks
+_COMPILE_S = {"eager": 0.0, "default": 55.0, "reduce_overhead": 65.0, "max_autotune": 1200.0}
 _SIZE = {"tiny": 0.1, "ddpm-cifar10": 0.3, "sd15": 1.0, "sd2": 1.0, "sdxl": 1.8}
 _CPU_SLOWER = 30.0  # a CPU core pair against a GPU, per step, for models that are not tiny
 
@@ -38,8 +39,8 @@ def _rule_of_thumb_s(job: Job) -> float:
     workload, compilation = job.workload, job.combo.compilation
     size = _SIZE.get(workload.model, 1.0)
     slower = _CPU_SLOWER if workload.device == "cpu" and size > 0.1 else 1.0
-    training = 1.5 if workload.mode == "train" else 1.0
-    compiling = _COMPILE_S[compilation] * max(size, 0.3) * training if job.kind == "measure" else 0.0
+    training, backward = (1.7, 2.4) if workload.mode == "train" else (1.0, 1.0)
+    compiling = _COMPILE_S[compilation] * max(size, 0.6) * backward if job.kind == "measure" else 0.0
     measuring = (_MEASURE_S[workload.device] * max(size, 0.3) + workload.min_seconds) * training * slower
     return min(_START_S[workload.device] + measuring + compiling, job.timeout_s)
 
