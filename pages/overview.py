@@ -13,7 +13,7 @@ jobs.live(jobs.show_strip, key="overview")
 first_run.offer_quick(runs, key="overview")
 if chosen is None:
     if runs.empty:
-        st.info("No run has been measured here yet, and no recorded study is at hand.", icon=":material/info:")
+        st.info("There is no finished run yet. Results appear here as they come in.", icon=":material/info:")
     else:
         run_table.show_runs(runs, None, None, key="overview")
     first_run.show_set_aside()

@@ -1,5 +1,6 @@
 """Ceilings: what a device could do at best, from its datasheet and measured by a large matmul."""
 
+import re
 import statistics
 
 import torch
@@ -8,7 +9,7 @@ from profiler.clock import clock_for
 from profiler.optims.precision import set_fp32_mode
 
 # Dense peaks in TFLOP/s from NVIDIA's datasheets (without sparsity): fp32 on CUDA cores, tf32 and 16 bits on
-# Tensor Cores. First match by substring of the device's name, the more specific ones first.
+# Tensor Cores. First match of whole words in the device's name (L4 is not L40), the more specific ones first.
 DATASHEET: tuple[tuple[str, dict[str, float]], ...] = (
     ("B200", {"fp32": 75.0, "tf32": 1125.0, "half": 2250.0}),
     ("H200 NVL", {"fp32": 60.0, "tf32": 417.5, "half": 835.5}),
@@ -34,7 +35,7 @@ _SIDE = {"cuda": 8192, "cpu": 1024}
 def datasheet_tflops(device_name: str | None, precision: str) -> float | None:
     """The dense datasheet peak for a precision; None for a device that is not in the table."""
     rate = precision if precision in ("fp32", "tf32") else "half"
-    return next((peaks[rate] for name, peaks in DATASHEET if device_name and name in device_name), None)
+    return next((peaks[rate] for name, peaks in DATASHEET if re.search(rf"\b{name}\b", device_name or "")), None)
 
 
 def matmul_ceiling_tflops(device: str, precision: str, *, repeats: int = 10) -> float:

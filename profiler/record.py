@@ -168,6 +168,8 @@ class Record:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Record":
         """A Record from its JSON form. Raises ValueError when it is not one, or from a newer schema."""
+        if not isinstance(values, dict):
+            raise ValueError("not a record: no JSON object")
         version = values.get("schema_version")
         if not isinstance(version, int) or version > SCHEMA_VERSION:
             raise ValueError(f"record schema {version!r}: this Steplens reads up to {SCHEMA_VERSION}, update it")

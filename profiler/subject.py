@@ -47,10 +47,17 @@ class Inputs:
 
 
 def resolve_resolution(unet: UNet, workload: Workload) -> int:
-    """The image side in pixels: the workload's, or the model's own where that is 0."""
+    """The image side in pixels: the workload's, or the model's own where that is 0.
+
+    Raises ModelError when neither names one.
+    """
+    if workload.resolution:
+        return workload.resolution
     size = unet.config.sample_size
-    side = size if isinstance(size, int) else size[0]
-    return workload.resolution or side * pixels_per_latent(unet)
+    if size is None:
+        raise ModelError("this UNet's configuration names no sample_size: give the workload a resolution")
+    side: int = size if isinstance(size, int) else size[0]
+    return side * pixels_per_latent(unet)
 
 
 def pixels_per_latent(unet: UNet) -> int:
@@ -65,11 +72,11 @@ def make_inputs(unet: UNet, workload: Workload, *, batch: int, draw: int = 0, de
     resolution does not fit the model's down-sampling.
     """
     config, device = unet.config, device or workload.device
-    side = resolve_resolution(unet, workload) // pixels_per_latent(unet)
-    factor = 2 ** (len(config.block_out_channels) - 1)
-    if side == 0 or side % factor:
-        step = factor * pixels_per_latent(unet)
-        raise ModelError(f"resolution {workload.resolution} does not fit this UNet: choose a multiple of {step} px")
+    resolution = resolve_resolution(unet, workload)
+    side = resolution // pixels_per_latent(unet)
+    step = 2 ** (len(config.block_out_channels) - 1) * pixels_per_latent(unet)
+    if resolution % step:
+        raise ModelError(f"resolution {resolution} does not fit this UNet: choose a multiple of {step} px")
 
     def normal(name: int, *shape: int) -> torch.Tensor:
         rows = [_normal(workload.seed, draw, name, row, shape) for row in range(batch)]
@@ -80,7 +87,7 @@ def make_inputs(unet: UNet, workload: Workload, *, batch: int, draw: int = 0, de
         condition["encoder_hidden_states"] = normal(1, TEXT_TOKENS, config.cross_attention_dim)
     if getattr(config, "addition_embed_type", None) == "text_time":
         pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        size = float(resolve_resolution(unet, workload))
+        size = float(resolution)
         condition["added_cond_kwargs"] = {
             "text_embeds": normal(2, pooled),
             "time_ids": torch.tensor([[size, size, 0.0, 0.0, size, size]] * batch, device=device),

@@ -12,7 +12,8 @@ from profiler.subject import Subject
 from profiler.traces.attribute import Op
 from profiler.tracing import Trace
 
-_MATMUL = re.compile(r"aten::(convolution|addmm|mm|bmm|baddbmm|linear|_convolution|cudnn_convolution)$")
+# Not aten::linear and aten::conv2d: under autocast they still see the fp32 input that they are about to cast.
+_MATMUL = re.compile(r"aten::(convolution|addmm|mm|bmm|baddbmm)$")
 
 
 def verify(evidence: Evidence, trace: Trace, subject: Subject) -> Evidence:

@@ -92,8 +92,10 @@ def _call_factory(name: str, workload: Workload) -> UNet:
         sys.path.insert(0, "")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two: no such module name
         raise ModelError(f"{name} cannot be imported ({error}): give module:factory as in `import module`") from error
+    if not callable(factory):
+        raise ModelError(f"{name} is no function: give a module:factory that returns a UNet")
     torch.manual_seed(workload.seed)
     with torch.device(workload.device):
         unet: Any = factory()

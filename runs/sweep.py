@@ -164,7 +164,6 @@ def _quick(base: Workload, options: Options) -> list[Rung]:
     inference = _Ladder(short("inference"))
     inference.step("one fused attention kernel instead of materialised scores", attention="sdpa")
     inference.branch("16-bit weights: half the bytes", precision="bf16")
-    inference.branch("the layout that convolution kernels prefer", memory_format="channels_last")
     inference.branch("fused element-wise kernels, no Python between operators", compilation="default")
     train = _Ladder(short("train"))
     train.step("one fused attention kernel, forward and backward", attention="sdpa")
@@ -242,7 +241,7 @@ SWEEPS: dict[str, SweepKind] = {
     for kind in (
         SweepKind(
             name="quick",
-            description="A first look in minutes: the tiny model, twelve runs over inference and training.",
+            description="A first look in minutes: the tiny model, eleven runs over inference and training.",
             mode=None,
             rungs=_quick,
             has_own_workload=True,

@@ -24,6 +24,13 @@ def metric(name: str, value: Any) -> str:
     return number(value)
 
 
+def gib(value: Any) -> str:
+    """An amount of memory given in GiB; small ones are told in MiB."""
+    if value is None or pd.isna(value) or value >= 0.5:
+        return number(value, "GiB")
+    return number(value * 1024, "MiB")
+
+
 def times(value: Any) -> str:
     """A ratio, e.g. '2.31×'."""
     return UNKNOWN if value is None or pd.isna(value) else f"{_digits(float(value))}×"

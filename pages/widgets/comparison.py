@@ -88,7 +88,7 @@ def show_metric_table(rows: pd.DataFrame, key: str) -> None:
         0, "baseline ", [readable.metric(row.metric, row.baseline_value) for row in plain.loc[order].itertuples()]
     )
     shown.insert(0, "metric", shown.index)
-    config = {name: st.column_config.TextColumn(alignment="right") for name in shown.columns[1:]}
+    config = {name: st.column_config.TextColumn(alignment="right", width=170) for name in shown.columns[1:]}
     config["metric"] = st.column_config.TextColumn("Metric", pinned=True, width=230)
     shown, colours = (
         shown.reset_index(drop=True),

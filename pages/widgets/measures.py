@@ -98,6 +98,7 @@ def show_headlines(record: dict[str, Any]) -> None:
         for name, title in HEADLINES.items():
             why, symbol = why_unknown(name, record), unit(name)
             value = text(name, record) if why else f"{text(name, record)} {symbol}".replace(" x", "×").strip()
+            value = readable.gib(record["metrics"].get(name)) if symbol == "GiB" else value
             with st.container(border=True, height="stretch", gap="xsmall"):
                 st.metric(title, value, help=f"{META[name]['help']} {why}".strip())
                 st.caption(why.partition(":")[0] or _beside(name, record))
@@ -109,7 +110,7 @@ def _beside(name: str, record: dict[str, Any]) -> str:
     return {
         "step_ms": f"IQR {known['step_iqr_ms']}, p95 {known['step_p95_ms']}",
         "samples_per_s": f"batch {record['workload']['batch']}",
-        "peak_allocated_gib": f"weights {known['weights_gib']}",
+        "peak_allocated_gib": f"weights {readable.gib(record['metrics']['weights_gib'])}",
         "mfu": f"{known['achieved_tflops']} TFLOP/s",
         "sample_energy_j": f"{known['mean_power_w']} W mean",
         "output_error_ratio": f"relative error {known['output_error']}",

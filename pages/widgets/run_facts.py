@@ -63,7 +63,7 @@ def show_outcome(record: dict[str, Any]) -> None:
     if record["contaminated"]:
         st.warning("Another process used the device meanwhile: these numbers are not to be trusted.")
     for note in record["notes"]:
-        st.info(note, icon=":material/info:")
+        st.caption(f":material/info: {note}")
 
 
 def show_kernels(rows: pd.DataFrame, record: dict[str, Any]) -> None:
@@ -143,7 +143,9 @@ def _facts(value: Any) -> str:
     """A JSON object as words, e.g. 'num_modules 32, share 0.94'."""
     found = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
     if isinstance(found, dict):
-        return ", ".join(f"{name} {number}" for name, number in found.items())
+        return ", ".join(f"{name} {_facts(number)}" for name, number in found.items())
+    if isinstance(found, list):
+        return " ".join(_facts(part) for part in found)
     return "" if found is None or found is pd.NA else str(found)
 
 

@@ -55,7 +55,7 @@ def _leanest(done: pd.DataFrame) -> Headline:
     share = f"{readable.times(best['memory_ratio'])} of the baseline · " if pd.notna(best["memory_ratio"]) else ""
     return Headline(
         title="Leanest",
-        value=readable.number(best["peak_allocated_gib"], "GiB"),
+        value=readable.gib(best["peak_allocated_gib"]),
         run=f"{share}{best['combo_label']}",
         help=help,
     )

@@ -8,10 +8,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from profiler.combo import FAMILIES
-from runs import job_queue
+from runs import job_queue, sweep
 from runs.job import measure_job
 from tests.pages.conftest import HOMES
-from tests.support.run_folders import CPU_WORKLOAD, LADDER, Combo
+from tests.support.run_folders import CPU_WORKLOAD, FIXTURE_CPU, LADDER, Combo
 
 PAGES = sorted(path.stem for path in (Path(__file__).parents[2] / "pages").glob("*.py") if path.stem != "__init__")
 Open = Callable[..., AppTest]
@@ -135,7 +135,7 @@ def test_launch_queues_the_plan_once(make_home: Make, open_page: Open) -> None:
     app = open_page("launch").button(key="launch_submit").click().run()
     assert not app.exception
     num_jobs = len(job_queue.list_jobs())
-    assert num_jobs == 14  # twelve runs and two references
+    assert num_jobs == len(sweep.expand("quick", CPU_WORKLOAD, FIXTURE_CPU).jobs)
     app.run()
     assert len(job_queue.list_jobs()) == num_jobs
 

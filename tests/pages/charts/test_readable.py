@@ -38,6 +38,12 @@ def test_metrics_are_read_by_their_names() -> None:
     assert readable.metric("step_ms", 12.34) == "12.3"
 
 
+def test_little_memory_is_told_in_mib() -> None:
+    assert readable.gib(2.1) == "2.10 GiB"
+    assert readable.gib(0.25) == "256 MiB"
+    assert readable.gib(None) == "—"
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (274, "4 min 34 s"), (7500, "2 h 05 min"), (None, "—")])
 def test_durations_are_read_in_two_units(seconds: float | None, text: str) -> None:
     assert readable.duration(seconds) == text

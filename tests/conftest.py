@@ -1,0 +1,37 @@
+"""What every test shares: reasons to skip, and one thread per xdist worker for whoever loads torch."""
+
+import os
+import shutil
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # With -n 2, two processes of two threads each would fight over two cores. torch reads this when it is imported,
+    # here and in every process that a test starts.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)  # before any skipif, which would hide a missing browser
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and (reason := _why_no_gpu()):
+        pytest.skip(reason)
+    if item.get_closest_marker("browser") and not _has_browser():
+        reason = "no Chromium on this machine (Debian: apt-get install chromium)"
+        if os.environ.get("STEPLENS_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"STEPLENS_REQUIRE_BROWSER=1, but {reason}")
+        pytest.skip(reason)
+
+
+def _why_no_gpu() -> str:
+    import torch  # only the GPU tests need it; tests of the pages stay light
+
+    return "" if torch.cuda.is_available() else "needs an NVIDIA GPU: torch.cuda.is_available() is false here"
+
+
+def _has_browser() -> bool:
+    given = os.environ.get("BROWSER_PATH")
+    return any(shutil.which(name) for name in ((given,) if given else BROWSERS))

@@ -1,0 +1,123 @@
+"""Combos: choices, labels, and why one cannot run here."""
+
+import itertools
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices, why_not
+from profiler.machine import Machine
+from profiler.workload import MODES, Workload
+from tests.support.run_folders import FIXTURE_CPU, FIXTURE_GPU
+
+OLD_GPU = replace(FIXTURE_GPU, gpu_name="Fixture Turing", compute_capability=(7, 5))
+FULL_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"xformers": "0.0.35", "flash-attn": "2.8.3"})
+BARE_GPU = replace(FIXTURE_GPU, packages={})
+NO_COMPILER = replace(FIXTURE_CPU, has_cxx_compiler=False)
+
+
+def test_the_first_choice_of_every_family_is_the_baseline() -> None:
+    assert {family: choices(family)[0] for family in FAMILIES} == BASELINE.to_dict()
+
+
+def test_every_family_explains_itself() -> None:
+    assert all(field.metadata["help"] for field in fields(Combo))
+
+
+def test_the_label_names_what_differs_from_the_baseline() -> None:
+    assert BASELINE.label == "baseline"
+    assert Combo(precision="bf16", attention="sdpa").label == "sdpa · bf16"
+
+
+def test_the_difference_holds_the_own_choices() -> None:
+    mine, theirs = Combo(attention="sdpa", precision="bf16"), Combo(precision="fp16")
+    assert mine.difference(theirs) == {"attention": "sdpa", "precision": "bf16"}
+    assert mine.difference(mine) == {}
+
+
+def test_equal_combos_have_equal_keys_and_others_do_not() -> None:
+    singles = {Combo.from_dict({f: c}) for f in FAMILIES for c in choices(f)}
+    assert len({combo.key for combo in singles}) == len(singles)
+    assert Combo(attention="sdpa").key == Combo.from_dict({"attention": "sdpa"}).key
+
+
+def test_a_combo_survives_its_json_form() -> None:
+    combo = Combo(attention="sdpa_flash", compilation="default")
+    assert Combo.from_dict(combo.to_dict()) == combo
+
+
+def test_an_unknown_choice_is_answered_with_the_choices() -> None:
+    with pytest.raises(ValueError, match="unknown attention 'warp': choose one of math, sdpa"):
+        Combo.from_dict({"attention": "warp"})
+
+
+def test_an_unknown_family_is_answered_with_the_families() -> None:
+    with pytest.raises(ValueError, match="unknown family quantum: the families are attention"):
+        Combo.from_dict({"quantum": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("combo", "mode", "device", "machine", "reason", "remedy"),
+    [
+        ({}, "inference", "cuda", FIXTURE_CPU, "this is a test fixture", "choose device=cpu"),
+        ({"checkpointing": "full"}, "inference", "cpu", FIXTURE_CPU, "without a backward", "choose mode=train"),
+        ({"optimizer": "adamw_fused"}, "sample", "cpu", FIXTURE_CPU, "without a backward", "choose mode=train"),
+        ({"attention": "sdpa_cudnn"}, "train", "cpu", FIXTURE_CPU, "needs CUDA", "choose math, sdpa or sdpa_flash"),
+        ({"attention": "sdpa_efficient"}, "train", "cpu", FIXTURE_CPU, "needs CUDA", "choose math"),
+        ({"attention": "xformers"}, "train", "cuda", FIXTURE_GPU, "package xformers", "pip install xformers"),
+        ({"attention": "flash_attn_2"}, "train", "cuda", FIXTURE_GPU, "package flash-attn", "requirements-gpu.txt"),
+        ({"attention": "sdpa_flash"}, "train", "cuda", FIXTURE_GPU, "16 bits only", "choose precision bf16_amp"),
+        ({"attention": "sdpa_cudnn", "precision": "tf32"}, "train", "cuda", FIXTURE_GPU, "16 bits", "bf16"),
+        ({"attention": "sdpa_flash", "precision": "fp16"}, "train", "cuda", OLD_GPU, "this GPU has 7.5", "Ampere"),
+        ({"precision": "tf32"}, "train", "cpu", FIXTURE_CPU, "Tensor Cores", "choose fp32 or bf16"),
+        ({"precision": "fp16"}, "train", "cpu", FIXTURE_CPU, "needs CUDA", "choose bf16"),
+        ({"precision": "fp16_amp"}, "train", "cpu", FIXTURE_CPU, "needs CUDA", "choose bf16"),
+        ({"precision": "bf16"}, "train", "cuda", OLD_GPU, "this GPU has 7.5", "8.0 (Ampere) or newer"),
+        ({"precision": "tf32"}, "train", "cuda", OLD_GPU, "this GPU has 7.5", "8.0 (Ampere) or newer"),
+        ({"compilation": "reduce_overhead"}, "train", "cpu", FIXTURE_CPU, "CUDA graphs", "choose default"),
+        ({"compilation": "default"}, "train", "cpu", NO_COMPILER, "C++ compiler", "install g++"),
+        ({"compilation": "default"}, "train", "cuda", BARE_GPU, "package triton", "pip install triton"),
+    ],
+)
+def test_an_impossible_choice_names_its_reason_and_remedy(
+    combo: dict[str, Any], mode: Any, device: Any, machine: Machine, reason: str, remedy: str
+) -> None:
+    said = why_not(Combo.from_dict(combo), Workload(model="tiny", mode=mode, device=device), machine)
+    assert said is not None
+    assert reason in said
+    assert remedy in said
+
+
+@pytest.mark.parametrize(
+    ("device", "machine", "possible"),
+    [
+        ("cpu", FIXTURE_CPU, {"attention": 3, "precision": 3, "compilation": 3, "optimizer": 3, "checkpointing": 2}),
+        ("cuda", FULL_GPU, {"attention": 4, "precision": 6, "compilation": 4, "optimizer": 3, "checkpointing": 2}),
+        ("cuda", OLD_GPU, {"attention": 3, "precision": 3, "compilation": 4, "optimizer": 3, "checkpointing": 2}),
+    ],
+)
+def test_what_is_possible_in_training(device: Any, machine: Machine, possible: dict[str, int]) -> None:
+    work = Workload(model="tiny", mode="train", device=device)
+    found = {f: sum(why_not(Combo.from_dict({f: c}), work, machine) is None for c in choices(f)) for f in possible}
+    assert found == possible
+
+
+@pytest.mark.parametrize("attention", choices("attention"))
+def test_every_attention_runs_in_16_bits_on_a_full_hopper(attention: Any) -> None:
+    assert why_not(Combo(attention=attention, precision="bf16"), Workload(model="tiny"), FULL_GPU) is None
+
+
+def test_every_pair_of_choices_gets_an_answer_in_words() -> None:
+    singles = [{f: c} for f in FAMILIES for c in choices(f)]
+    pairs = itertools.combinations_with_replacement(singles, 2)
+    machines = (FIXTURE_CPU, FULL_GPU, OLD_GPU, BARE_GPU, NO_COMPILER)
+    for (first, second), mode, machine in itertools.product(pairs, MODES, machines):
+        for device in ("cpu", "cuda"):
+            said = why_not(Combo.from_dict(first | second), Workload(mode=mode, device=device), machine)  # type: ignore[arg-type]
+            assert said is None or len(said) > 20
+
+
+def test_families_of_the_backward_apply_to_training_only() -> None:
+    assert {f for f in FAMILIES if not applies(f, "inference")} == {"checkpointing", "optimizer"}
+    assert all(applies(family, "train") for family in FAMILIES)

@@ -1,0 +1,86 @@
+"""Very small UNets of both classes, and the steps of a run on them, for tests of the profiler."""
+
+from pathlib import Path
+from typing import Any
+
+from diffusers import UNet2DConditionModel, UNet2DModel
+
+from profiler import memory, numerics, tracing
+from profiler.clock import clock_for
+from profiler.combo import Combo
+from profiler.optims import apply_all
+from profiler.record import Evidence
+from profiler.steps import make_step, no_phase
+from profiler.subject import Inputs, Subject, UNet, cast_inputs, make_inputs
+from profiler.workload import Workload
+from profiler.zoo import build
+
+SMALL: dict[str, Any] = {"block_out_channels": (32, 64), "layers_per_block": 1, "norm_num_groups": 8}
+
+
+def conditional_unet() -> UNet2DConditionModel:
+    """Stable Diffusion's shape: 4 latent channels, text of 32 features, head dim 8."""
+    return UNet2DConditionModel(
+        **SMALL,
+        sample_size=8,
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+
+
+def pixel_unet() -> UNet2DModel:
+    """DDPM's shape: 3 pixel channels, attention on the lower level, head dim 8."""
+    return UNet2DModel(
+        **SMALL,
+        sample_size=16,
+        attention_head_dim=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )
+
+
+def not_a_unet() -> object:
+    return object()
+
+
+FACTORIES = {name: f"{__name__}:{name}" for name in ("conditional_unet", "pixel_unet")}
+
+
+def workload(kind: str = "conditional_unet", mode: str = "inference", **changes: Any) -> Workload:
+    """A CPU workload on one of the two UNets, two samples a step."""
+    values = {"model": FACTORIES.get(kind, kind), "mode": mode, "device": "cpu", "batch": 2, "num_inference_steps": 2}
+    return Workload(**values | {"min_samples": 2, "min_seconds": 0.0} | changes)
+
+
+def subject(work: Workload, combo: Combo | None = None) -> tuple[Subject, tuple[Evidence, ...]]:
+    """The workload's UNet with a combo applied."""
+    unet: UNet = build(work).train(work.mode == "train")
+    return apply_all(Subject(unet=unet, workload=work, call=unet), combo or Combo())
+
+
+def inputs_of(made: Subject, draws: int = 1) -> list[Inputs]:
+    plain = [make_inputs(made.unet, made.workload, batch=made.workload.batch, draw=draw) for draw in range(draws)]
+    return [cast_inputs(one, made.dtype, made.memory_format) for one in plain]
+
+
+def fidelity(work: Workload, combo: Combo | None = None) -> numerics.Fidelity:
+    """Output, loss and gradients of a fresh UNet under a combo."""
+    made, _ = subject(work, combo)
+    return numerics.compute(made, inputs_of(made)[0], work.batch)
+
+
+def errors(work: Workload, combo: Combo) -> numerics.Errors:
+    """A combo's errors against the plain model."""
+    sizes = {name: parameter.numel() for name, parameter in build(work).named_parameters()}
+    return numerics.compare(fidelity(work, combo), fidelity(work), sizes)
+
+
+def trace(made: Subject, folder: Path) -> tracing.Trace:
+    """The traced pass of a run."""
+    step, inputs = make_step(made), inputs_of(made, draws=2)
+    step(inputs[0], no_phase)  # the optimizer's state exists from here on, as in a run
+    held = memory.held(made, inputs)
+    file = folder / f"worker{tracing.TRACE_SUFFIX}"
+    return tracing.trace_steps(made, step, inputs, clock_for(made.workload.device), held=held, file=file)
