@@ -95,7 +95,7 @@ def compare(found: Fidelity, reference: Fidelity, sizes: dict[str, int]) -> Erro
         error, norm = float((given - expected).norm()), float(expected.norm())
         squares, norms = squares + weight * error**2, norms + weight * norm**2
         own = _ratio(error, norm)
-        if not own <= worst[1]:  # a NaN is the worst of all
+        if not own <= worst[1] and not math.isnan(worst[1]):  # a NaN is the worst of all
             worst = (name, own)
     return Errors(
         output_error=output_error,

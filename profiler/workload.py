@@ -9,6 +9,11 @@ Mode = Literal["inference", "train", "sample"]
 Device = Literal["cuda", "cpu"]
 MODES: tuple[str, ...] = ("inference", "train", "sample")
 DEVICES: tuple[str, ...] = ("cuda", "cpu")
+_KINDS: dict[Any, tuple[Any, str]] = {
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+    str: (str, "a text"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +76,10 @@ class Workload:
     seed: int = field(default=0, metadata={"help": "Seed of the random weights and inputs."})
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            kinds, words = _KINDS.get(f.type, (object, ""))
+            value = getattr(self, f.name)
+            _check(isinstance(value, kinds) and value is not True, f"{f.name} must be {words}, not {value!r}")
         _check(self.mode in MODES, f"unknown mode {self.mode!r}: choose one of {', '.join(MODES)}")
         _check(self.device in DEVICES, f"unknown device {self.device!r}: choose one of {', '.join(DEVICES)}")
         for name in ("batch", "num_inference_steps", "dataset_size", "min_samples"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
+from torch import nn
 
 from profiler.subject import ModelError, UNet
 from profiler.workload import ZOO, Workload
@@ -73,11 +74,10 @@ def _load_folder(folder: Path, workload: Workload) -> UNet:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{folder / 'config.json'} is not JSON ({error}): save the model again") from error
-    cls = _CLASSES.get(config.get("_class_name", ""))
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    cls = _CLASSES.get(name or "")
     if cls is None:
-        raise ModelError(
-            f"{folder} holds {config.get('_class_name')!r}, not a UNet: Steplens measures {' and '.join(_CLASSES)}"
-        )
+        raise ModelError(f"{folder} holds {name!r}, not a UNet: Steplens measures {' and '.join(_CLASSES)}")
     try:
         unet: UNet = cls.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
@@ -101,5 +101,6 @@ def _call_factory(name: str, workload: Workload) -> UNet:
         unet: Any = factory()
     if not any(isinstance(unet, cls) for cls in _CLASSES.values()):
         raise ModelError(f"{name} returned {type(unet).__name__}: it must return a {' or '.join(_CLASSES)}")
-    prepared: UNet = unet.to(workload.device, torch.float32)
+    # diffusers' own to() warns of modules that it keeps in fp32, here none
+    prepared: UNet = nn.Module.to(unet, workload.device, torch.float32)
     return prepared

@@ -1,7 +1,7 @@
 """Attribute: from a trace's events to one row per kernel and one per operator of the traced steps.
 
 A kernel belongs to the operator that was open on the launching thread when it was launched (External id first, then
-nesting in time), and to the phase in which it was launched. On a CPU the leaf operators stand for the kernels.
+nesting in time), and to the phase in which it was launched. On a CPU the operators' self times stand for the kernels.
 """
 
 from bisect import bisect_right
@@ -25,7 +25,6 @@ class Op:
     parent: "Op | None" = None
     children_ns: int = 0
     device_self_ns: int | None = None
-    num_children: int = 0
 
     @property
     def self_ns(self) -> int:
@@ -34,7 +33,7 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One piece of device work (on a CPU: a leaf operator)."""
+    """One piece of device work (on a CPU: an operator's self time)."""
 
     step: int
     start_ns: int
@@ -85,7 +84,7 @@ def attribute(events: Sequence[Event]) -> Attribution:
         if event.category in LAUNCH_CATEGORIES and event.args.correlation
     }
     device = [event for event in events if event.category in DEVICE_CATEGORIES]
-    kernels = _device_kernels(device, launches, ops, steps, phases) if device else _leaf_kernels(ops)
+    kernels = _device_kernels(device, launches, ops, steps, phases) if device else _operator_kernels(ops)
     in_steps = [event.name for event in launches.values() if steps.at(event.start_ns) is not None]
     origin = steps.ranges[0].start_ns
     return Attribution(origin, tuple(steps.ranges), tuple(phases.ranges), tuple(ops), tuple(kernels), tuple(in_steps))
@@ -108,7 +107,6 @@ def _build_ops(events: Sequence[Event], steps: Windows, phases: Windows) -> list
             stack.pop()
         op = Op(event, step, _phase_at(phases, event.start_ns), stack[-1] if stack else None)
         if op.parent:
-            op.parent.num_children += 1
             op.parent.children_ns += min(event.end_ns, op.parent.event.end_ns) - event.start_ns
         stack.append(op)
         ops.append(op)
@@ -150,23 +148,30 @@ def _device_kernels(
     return kernels
 
 
-def _leaf_kernels(ops: list[Op]) -> list[Kernel]:
+def _operator_kernels(ops: list[Op]) -> list[Kernel]:
+    """On a CPU the work is done inside operators: each stands for its self time, so that the rows add up."""
     origin = min((op.event.start_ns for op in ops), default=0)
     return [
         Kernel(
             step=op.step,
             start_ns=op.event.start_ns - origin,
-            duration_ns=op.event.duration_ns,
+            duration_ns=op.self_ns,
             name=op.event.name,
-            category=classify(op.event.name, op.parent.event.name if op.parent else None, op.phase),
+            category=_operator_category(op),
             stream=None,
             correlation=None,
             op=op.parent.event.name if op.parent else None,
             phase=op.phase,
         )
         for op in ops
-        if op.num_children == 0
+        if op.self_ns > 0
     ]
+
+
+def _operator_category(op: Op) -> str:
+    """An operator's own category, or that of the operator that called it."""
+    own = classify(op.event.name, op.event.name, op.phase)
+    return own if own != "other" or not op.parent else classify(op.event.name, op.parent.event.name, op.phase)
 
 
 class OpFinder:

@@ -29,7 +29,10 @@ _BY_OPERATOR = tuple(
         ),
         ("conv", r"conv(olution|[123]d)|cudnn_conv|mkldnn_conv|ConvolutionBackward"),
         ("norm", r"(group|layer|batch|rms)_?norm"),
-        ("gemm", r"aten::(mm|addmm|bmm|baddbmm|matmul|linear|mkldnn_linear)\b|mkl_linear|linear_pointwise"),
+        (
+            "gemm",
+            r"aten::(mm|addmm|bmm|baddbmm|matmul|linear|mkldnn_linear)\b|mkl_linear|linear_pointwise|(mm|linear)Backward",
+        ),
     )
 )
 _BY_KERNEL = tuple(
