@@ -87,11 +87,17 @@ class Combo:
     @property
     def label(self) -> str:
         """What differs from the baseline, e.g. 'bf16 · sdpa · channels_last', else 'baseline'."""
-        return " · ".join(self.difference(BASELINE).values()) or "baseline"
+        return " · ".join(name_choice(*item) for item in self.difference(BASELINE).items()) or "baseline"
 
 
 FAMILIES: tuple[str, ...] = tuple(f.name for f in fields(Combo))
 _CHOICES = {name: get_args(hint) for name, hint in get_type_hints(Combo).items() if name in FAMILIES}
+
+
+def name_choice(family: str, choice: str) -> str:
+    """A choice's name where its family is not in sight: 'bf16', but 'compile default' and 'checkpointing full'."""
+    prefix = {"checkpointing": "checkpointing ", "compilation": "" if choice == "eager" else "compile "}
+    return prefix.get(family, "") + choice
 
 
 def choices(family: str) -> tuple[str, ...]:

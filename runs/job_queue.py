@@ -27,7 +27,8 @@ from runs.queue_folder import State, cancel_request, claim, finish, lock_path, m
 
 __all__ = [
     "HomeError", "JobState", "State", "cancel", "claim", "ensure_probe", "ensure_scheduler", "events", "finish",
-    "held_sweeps", "known_references", "list_jobs", "log_tail", "scheduler_is_running", "submit", "waiting_jobs",
+    "held_sweeps", "known_references", "list_jobs", "log_tail", "read_machine", "scheduler_is_running", "submit",
+    "waiting_jobs",
 ]  # fmt: skip
 
 ROOT = Path(__file__).parent.parent

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from profiler.combo import BASELINE, FAMILIES
+from profiler.combo import BASELINE, FAMILIES, name_choice
 
 
 def steps(runs: pd.DataFrame) -> list[str]:
@@ -37,7 +37,9 @@ def _step(rung: dict[str, object], earlier: list[dict[str, object]]) -> str:
 def _changes(before: dict[str, object], after: dict[str, object]) -> list[str]:
     """Leaving a choice for the baseline's takes it away; anything else adds the new one."""
     return [
-        f"- {before[family]}" if after[family] == getattr(BASELINE, family) else f"+ {after[family]}"
+        f"- {name_choice(family, str(before[family]))}"
+        if after[family] == getattr(BASELINE, family)
+        else f"+ {name_choice(family, str(after[family]))}"
         for family in FAMILIES
         if before[family] != after[family]
     ]

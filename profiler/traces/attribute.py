@@ -84,7 +84,7 @@ def attribute(events: Sequence[Event]) -> Attribution:
         if event.category in LAUNCH_CATEGORIES and event.args.correlation
     }
     device = [event for event in events if event.category in DEVICE_CATEGORIES]
-    kernels = _device_kernels(device, launches, ops, steps, phases) if device else _operator_kernels(ops)
+    kernels = _device_kernels(device, launches, ops, steps, phases) if device else _operator_kernels(ops, steps)
     in_steps = [event.name for event in launches.values() if steps.at(event.start_ns) is not None]
     origin = steps.ranges[0].start_ns
     return Attribution(origin, tuple(steps.ranges), tuple(phases.ranges), tuple(ops), tuple(kernels), tuple(in_steps))
@@ -148,9 +148,9 @@ def _device_kernels(
     return kernels
 
 
-def _operator_kernels(ops: list[Op]) -> list[Kernel]:
+def _operator_kernels(ops: list[Op], steps: Windows) -> list[Kernel]:
     """On a CPU the work is done inside operators: each stands for its self time, so that the rows add up."""
-    origin = min((op.event.start_ns for op in ops), default=0)
+    origin = steps.ranges[0].start_ns
     return [
         Kernel(
             step=op.step,

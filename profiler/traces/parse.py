@@ -4,6 +4,7 @@ No torch here. The format and its traps: libkineto/src/output_json.cpp; times ar
 """
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,11 @@ def read_events(path: Path) -> list[Event]:
 
     Raises ValueError naming the file when it is no kineto trace.
     """
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    content = path.read_bytes()
     try:
+        data = gzip.decompress(content) if path.suffix == ".gz" else content
         raw = msgspec.json.decode(data, type=_File).events
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:  # the last three: a file cut short
         raise ValueError(f"{path.name} is no kineto trace: {error}") from error
     kept = [event for event in raw if event.ph in "Xi" and event.cat]
     origin = min((event.ts for event in kept), default=0.0)

