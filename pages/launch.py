@@ -3,12 +3,13 @@
 import streamlit as st
 
 from pages.widgets import form, machine, plans
+from runs import sweep
 
 st.header("Launch")
 found = machine.require_machine("launch")
 if found is not None:
     st.caption(machine.facts(found))
-device = machine.default_device(found)
+device = sweep.default_device(found)
 
 kind = st.segmented_control(
     "What to run", list(plans.KINDS), default="quick", required=True, key="launch_kind", bind="query-params"

@@ -28,8 +28,8 @@ samples = data.read(frames.samples, tuple(rows["run_id"]))
 figure = ladder.ladder(rows, samples, study=study["workload_label"].iloc[0], dark=is_dark())
 show_chart(figure, rows, key="overview_ladder", name="speedup-ladder")
 st.caption(
-    "Each row adds its choice to the row above it, or replaces one. Grey is the baseline or no difference; "
-    "a row without a bar says why it has none."
+    "Each row says what it changed against the earlier row that is most like it. Grey is the baseline or no "
+    "difference; a row without a bar says why it has none."
 )
 with st.grid(2, min_column_width=480, gap="medium"):
     show_chart(tradeoff.tradeoff(rows, dark=is_dark()), rows, key="overview_tradeoff", name="speed-against-memory")

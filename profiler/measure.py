@@ -65,7 +65,7 @@ def time_steps(
     recorder = _PhaseRecorder(clock)
     step_ms, enqueue_ms = list[float](), list[float]()
     while len(step_ms) < MAX_TIMED and (len(step_ms) < min_samples or now() - started < min_seconds):
-        size = min(CHUNK, max(1, min_samples - len(step_ms))) if len(step_ms) < min_samples else CHUNK
+        size = min(CHUNK, min_samples - len(step_ms)) if len(step_ms) < min_samples else CHUNK
         clock.synchronize()
         marks = [clock.mark()]
         for index in range(size):

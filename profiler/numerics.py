@@ -34,6 +34,7 @@ from profiler.workload import Workload
 GRADIENT_SAMPLE = 16_384
 MAX_RATIO = 2.0
 TOLERANCE = 1e-5  # below this relative error, a ratio of two errors is a ratio of two roundings
+FP32_LIMIT = 1e-3  # tf32's own rounding; where plain eager's error is unknown
 REFERENCE_VERSION = 1
 REFERENCE_FILE, TENSOR_FILE = "reference.json", "reference.safetensors"
 
@@ -61,24 +62,27 @@ class NoReference(Exception):  # noqa: N818, a note of the record rather than an
     """There is no reference to compare with; the message says why."""
 
 
-def compute(subject: Subject, inputs: Inputs, size: int) -> Fidelity:
-    """Run the subject once on inputs whose first `size` samples are the reference's.
+def run_once(subject: Subject, inputs: Inputs, size: int) -> tuple[Tensor, Tensor | None]:
+    """Run the subject on inputs whose first `size` samples are the reference's: (output, loss), gradients in place.
 
     In training the loss is the mean over these samples alone, so that gradients do not depend on the batch.
     """
     if subject.workload.mode != "train":
-        output = make_step(subject)(inputs, no_phase)
-        return Fidelity(output=_keep(output[:size]), loss=None, gradients={})
+        return make_step(subject)(inputs, no_phase), None
     output = forward(subject, inputs)
-    loss = torch.nn.functional.mse_loss(output[:size].float(), inputs.target[:size].float())
-    if output.dtype is torch.float64:
-        loss = torch.nn.functional.mse_loss(output[:size], inputs.target[:size])
+    wide = torch.float64 if output.dtype is torch.float64 else torch.float32
+    loss = torch.nn.functional.mse_loss(output[:size].to(wide), inputs.target[:size].to(wide))
     scale(subject, loss).backward()  # type: ignore[no-untyped-call]
+    return output, loss
+
+
+def collect(subject: Subject, output: Tensor, loss: Tensor | None, size: int) -> Fidelity:
+    """Copy what run_once left to the CPU, and drop the gradients."""
     factor = 1.0 / subject.scaler.get_scale() if subject.scaler else 1.0
     gradients = {name: _keep(_sampled(name, p.grad)) * factor for name, p in _named_gradients(subject.unet)}
-    kept = Fidelity(output=_keep(output[:size]), loss=float(loss.detach()), gradients=gradients)
     subject.unet.zero_grad(set_to_none=True)
-    return kept
+    kept_loss = None if loss is None else float(loss.detach())
+    return Fidelity(output=_keep(output[:size]), loss=kept_loss, gradients=gradients)
 
 
 def compare(found: Fidelity, reference: Fidelity, sizes: dict[str, int]) -> Errors:
@@ -105,13 +109,17 @@ def compare(found: Fidelity, reference: Fidelity, sizes: dict[str, int]) -> Erro
     )
 
 
-def is_wrong(error: float | None, eager_error: float | None) -> bool:
-    """Whether an error fails the check; a NaN always does."""
+def is_wrong(error: float | None, eager_error: float | None, precision: str) -> bool:
+    """Whether an error fails the check; a NaN always does.
+
+    Without an error of plain eager there is no yardstick: the reference is strict fp32 itself, or plain eager
+    overflowed at this precision. Then fp32 and tf32 must be within FP32_LIMIT, and 16 bits finite.
+    """
     if error is None:
         return False
-    if eager_error is None:
-        return not error <= 1e-3  # strict fp32 against a strict fp32 reference: rounding only
-    return not error <= MAX_RATIO * eager_error + TOLERANCE
+    if eager_error is not None:
+        return not error <= MAX_RATIO * eager_error + TOLERANCE
+    return not error <= FP32_LIMIT if precision in ("fp32", "tf32") else not math.isfinite(error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +197,7 @@ def _plain(unet: UNet, workload: Workload, precision: str, dtype: torch.dtype | 
     if dtype is not None:
         subject = replace(subject, dtype=dtype, unet=subject.unet.to(dtype))
     inputs = cast_inputs(make_inputs(unet, workload, batch=workload.batch), subject.dtype, subject.memory_format)
-    return compute(subject, inputs, workload.batch)
+    return collect(subject, *run_once(subject, inputs, workload.batch), workload.batch)
 
 
 def _fits_fp64(unet: UNet, workload: Workload, gpu_memory_gib: float | None) -> bool:

@@ -95,14 +95,14 @@ class Metrics:
         "", "The same error for plain eager math at the same precision.", "lower"
     )
     output_error_ratio: float | None = _metric(
-        "x", "output_error over output_error_eager; above 2 the run is wrong.", "lower"
+        "x", "output_error over output_error_eager; above 2 (and 1e-5) the run is wrong.", "lower"
     )
     gradient_error: float | None = _metric("", "Relative L2 error of all gradients against the reference.", "lower")
     gradient_error_eager: float | None = _metric(
         "", "The same error for plain eager math at the same precision.", "lower"
     )
     gradient_error_ratio: float | None = _metric(
-        "x", "gradient_error over gradient_error_eager; above 2 the run is wrong.", "lower"
+        "x", "gradient_error over gradient_error_eager; above 2 (and 1e-5) the run is wrong.", "lower"
     )
     loss: float | None = _metric("", "Loss of the first step on the fidelity samples.")
     loss_scale: float | None = _metric("", "Loss scale at the end (fp16_amp).")
@@ -118,7 +118,7 @@ class Evidence:
     facts: dict[str, Any] = field(default_factory=dict)  # counted by apply, e.g. {"num_modules": 32}
     must_appear: dict[str, str] = field(default_factory=dict)  # what, in words -> regular expression over
     must_not_appear: dict[str, str] = field(default_factory=dict)  # operator and kernel names
-    confirmed: bool | None = None  # None: not checked (no trace was taken)
+    confirmed: bool | None = None  # None: not checked (no trace, or nothing in it could tell)
     observed: dict[str, Any] = field(default_factory=dict)  # counted by verify, e.g. {"flash_fwd": 32}
     finding: str = ""  # one sentence when not confirmed
 
@@ -161,6 +161,14 @@ class Record:
     variables: dict[str, str] = field(default_factory=dict)  # environment variables that change results
     trace_file: str | None = None  # name inside the run folder
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def device_name(self) -> str:
+        """What ran it: the GPU, or the CPU for device=cpu; empty where no worker got far enough to look."""
+        if self.machine is None:
+            return ""
+        on_gpu = self.workload.device == "cuda" and self.machine.gpu_name
+        return self.machine.gpu_name or "" if on_gpu else self.machine.cpu_name
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

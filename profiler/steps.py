@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from diffusers import DDIMScheduler
@@ -17,6 +18,18 @@ PHASES = {"train": ("forward", "backward", "optimizer"), "inference": ("forward"
 
 def no_phase(name: str) -> AbstractContextManager[object]:
     return nullcontext()
+
+
+@dataclass(slots=True)
+class CountedStep:
+    """A step that counts its calls: GradScaler skips steps in silence, and only the difference shows it."""
+
+    step: Step
+    count: int = 0
+
+    def __call__(self, inputs: Inputs, phase: Phase) -> Tensor:
+        self.count += 1
+        return self.step(inputs, phase)
 
 
 def make_step(subject: Subject) -> Step:

@@ -101,7 +101,6 @@ def trace_steps(
         schedule=schedule(wait=0, warmup=1, active=TRACED_STEPS),
         record_shapes=True,
         profile_memory=True,
-        acc_events=True,
     ) as profiler:
         for index in range(1 + TRACED_STEPS):
             clock.synchronize()

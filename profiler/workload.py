@@ -71,7 +71,7 @@ class Workload:
     dataset_size: int = field(
         default=50_000, metadata={"help": "Samples in one epoch, for the time per epoch (CIFAR-10 has 50,000)."}
     )
-    min_samples: int = field(default=20, metadata={"help": "Time at least this many steps."})
+    min_samples: int = field(default=20, metadata={"help": "Time at least this many steps (at most 2000)."})
     min_seconds: float = field(default=2.0, metadata={"help": "Time for at least this many seconds."})
     seed: int = field(default=0, metadata={"help": "Seed of the random weights and inputs."})
 
@@ -84,6 +84,7 @@ class Workload:
         _check(self.device in DEVICES, f"unknown device {self.device!r}: choose one of {', '.join(DEVICES)}")
         for name in ("batch", "num_inference_steps", "dataset_size", "min_samples"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        _check(self.min_samples <= 2000, f"min_samples must be at most 2000, not {self.min_samples}")
         _check(self.min_seconds >= 0, f"min_seconds must not be negative, not {self.min_seconds}")
         _check(self.resolution >= 0, f"resolution must not be negative, not {self.resolution}")
         _check(bool(self.model.strip()), f"model is empty: choose one of {', '.join(ZOO)}")

@@ -14,6 +14,7 @@ from runs import archive, cli_sweep, job_queue, resume, sweep, tables
 from runs.budget import Budget
 from runs.cli_options import given, parse_duration, takes_combo_and_workload, takes_sweep_options
 from runs.cli_support import (
+    ACCEPTED,
     FAILED_RUNS,
     Group,
     follow,
@@ -25,7 +26,7 @@ from runs.cli_support import (
     usage,
 )
 from runs.history import read_record, records
-from runs.job import Job, measure_job, retry_job, run_folder
+from runs.job import Job, measure_job, retry_job, run_folder, with_references
 from runs.job import home as home_folder
 
 app = typer.Typer(
@@ -141,7 +142,7 @@ def run(
     with usage():
         chosen = Workload(**{"device": sweep.default_device(machine)} | given(workload))
         job = measure_job(Combo(**given(combo)), chosen)
-    jobs = resume.with_references([job], job_queue.known_references(home))
+    jobs = with_references([job], job_queue.known_references(home))
     job_queue.submit(jobs, home=home)
     if not wait:
         print_result({"run_id": job.job_id, "state": "queued"}, f"queued as {job.job_id}", as_json)
@@ -149,7 +150,7 @@ def run(
     follow(jobs, home, out(as_json), again=f"python -m runs show {job.job_id}", cancel=job.job_id)
     record = read_record(run_folder(job.job_id, home))
     report([record] if record else [], as_json, f"Run {job.job_id}")
-    raise typer.Exit(0 if record and record.status == "done" else FAILED_RUNS)
+    raise typer.Exit(0 if record and record.status in ACCEPTED else FAILED_RUNS)
 
 
 @app.command("list")
@@ -176,7 +177,7 @@ def list_command(
         and status in (None, record.status)
     ][-last:]
     states = [] if status else job_queue.list_jobs(home=home, num_ended=0)
-    states = [s for s in states if sweep_id is None or (s.job.sweep is not None and s.job.sweep.sweep_id == sweep_id)]
+    states = [s for s in states if sweep_id is None or s.job.is_of(sweep_id)]
     if as_json:
         rows = {"runs": [tables.run_row(r) for r in found], "queue": [tables.state_row(s) for s in states]}
         print(json.dumps(rows, indent=1))
@@ -210,7 +211,7 @@ def show(
             console.print(time.strftime("%H:%M:%S", time.localtime(event["time"])), event["stage"], event["detail"])
         console.print(job_queue.log_tail(found, home=home), markup=False, highlight=False)
         return
-    console.print(tables.runs_table([record], f"{record.run_id} on {record.machine.label if record.machine else '?'}"))
+    console.print(tables.runs_table([record], f"{record.run_id} on {record.device_name or '?'}"))
     console.print(tables.metrics_table(record.metrics))
     if record.evidence:
         console.print(tables.evidence_table(record))
@@ -269,12 +270,12 @@ def retry(
     with usage():
         record = read_record(run_folder(name, home)) if (home / "runs" / name).is_dir() else None
         if record:
-            jobs = [retry_job(resume.job_of(record, home))]
+            jobs = [retry_job(resume.job_of(record, home), beyond_budget=True)]
         else:
             plan = resume.read_plan(name, home)
             jobs = resume.retries(plan, resume.read_records(plan, home), status.split(","))
             cli_sweep.limit_time(name, None, home)
-    jobs = resume.with_references(jobs, job_queue.known_references(home))
+    jobs = with_references(jobs, job_queue.known_references(home))
     job_queue.submit(jobs, home=home)
     if wait and jobs:
         follow(jobs, home, out(as_json), again=f"python -m runs list --sweep {name}", cancel=name)

@@ -1,23 +1,28 @@
 """Archive: a sweep's run folders in one tar file, and out of it again."""
 
+import gzip
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from profiler.record import RECORD_FILE, Record
 from runs.job import run_folder
+from runs.outcome import EVENTS_FILE, LOG_FILE
 from runs.resume import latest, read_plan, read_records
 
 TRACE_SUFFIX = ".pt.trace.json.gz"
 _TOPS = ("runs", "sweeps")
+_STAYS = (LOG_FILE, EVENTS_FILE)  # they name this machine's folders
 
 
 def pack(sweep_id: str, archive: Path, *, home: Path, num_traces: int = 0) -> tuple[int, int]:
     """Write the sweep's plan and complete run folders as a tar file (.gz compresses); (runs packed, runs missing).
 
-    Raw traces are large: only num_traces of them go in, the baseline's and the fastest runs' first.
+    Logs and events stay here. Raw traces are large: only num_traces of them go in, the baseline's and the fastest
+    runs' first.
     Raises ValueError for an unknown sweep, or one without any finished run.
     """
     plan = read_plan(sweep_id, home)
@@ -50,7 +55,7 @@ def unpack(archive: Path, *, home: Path | None = None, study: Path | None = None
         try:
             with tarfile.open(archive) as tar:
                 _extract(tar, Path(temporary))
-        except tarfile.TarError as error:
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{archive} is no archive that pack wrote ({error})") from error
         runs = sorted((Path(temporary) / "runs").glob("*"))
         for folder in runs:
@@ -68,7 +73,7 @@ def unpack(archive: Path, *, home: Path | None = None, study: Path | None = None
 
 def _add_run(tar: tarfile.TarFile, folder: Path, *, with_trace: bool) -> None:
     for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.is_symlink() or path.name.startswith("."):
+        if not path.is_file() or path.is_symlink() or path.name.startswith(".") or path.name in _STAYS:
             continue
         if with_trace or not path.name.endswith(TRACE_SUFFIX):
             tar.add(path, f"runs/{folder.name}/{path.relative_to(folder).as_posix()}", filter=_anonymous)

@@ -30,13 +30,16 @@ def set_budget(sweep_id: str, budget: Budget | None, home: Path) -> None:
 
 
 def read_budget(job: Job, home: Path) -> Budget | None:
-    """The budget of the job's sweep, if it has one."""
-    if job.sweep is None:
+    """The budget that holds for the job, if any; one that cannot be read has run out, until --resume sets another."""
+    if job.sweep is None or job.beyond_budget:
         return None
     try:
-        return Budget(**json.loads(_path(job.sweep.sweep_id, home).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        values = json.loads(_path(job.sweep.sweep_id, home).read_text(encoding="utf-8"))
+        return Budget(deadline=float(values["deadline"]), grace_s=float(values["grace_s"]))
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError, KeyError):
+        return Budget(deadline=0.0)
 
 
 def fits(job: Job, home: Path, durations: Durations | None) -> bool:

@@ -15,7 +15,6 @@ from runs.cli_options import given
 from runs.cli_support import BUDGET_RAN_OUT, end_left_jobs, follow, out, print_result, report
 from runs.estimate import estimate_job_s
 from runs.history import durations
-from runs.job import Job
 
 
 def plan(
@@ -74,7 +73,8 @@ def go_on(
     end_left_jobs(home)
     plan = resume.read_plan(sweep_id, home)
     live = {state.job.job_id for state in job_queue.list_jobs(home=home, num_ended=0)}
-    rest = resume.remainder(plan, resume.read_records(plan, home), live, machine, job_queue.known_references(home))
+    records, used = resume.read_records(plan, home), resume.used_ids(plan, home)
+    rest = resume.remainder(plan, records, live, machine, job_queue.known_references(home), used)
     num_waiting = sum(job.job_id in live for job in plan)
     console.print(f"{sweep_id}: {num_waiting} jobs wait, {len(rest.jobs)} are added")
     for job in rest.jobs:
@@ -92,7 +92,7 @@ def go_on(
 def _wait(sweep_id: str, home: Path, console: Console, as_json: bool) -> None:
     again = f"python -m runs sweep --resume {sweep_id} --wait"
     live = [state.job for state in job_queue.list_jobs(home=home, num_ended=0)]
-    jobs = [job for job in live if _is_of(job, sweep_id)]
+    jobs = [job for job in live if job.is_of(sweep_id)]
     outcome = follow(jobs, home, console, again=again, cancel=sweep_id)
     plan = resume.read_plan(sweep_id, home)
     found = resume.read_records(resume.latest(plan), home)
@@ -102,7 +102,7 @@ def _wait(sweep_id: str, home: Path, console: Console, as_json: bool) -> None:
     if not outcome.is_finished:
         set_budget(sweep_id, Budget(deadline=0.0), home)  # closed: nothing starts behind our back
         report(ordered, as_json, f"Sweep {sweep_id}, so far", more=more)
-        following = next((job for job in job_queue.waiting_jobs(home=home) if _is_of(job, sweep_id)), None)
+        following = next((job for job in job_queue.waiting_jobs(home=home) if job.is_of(sweep_id)), None)
         needs = (
             f"; the next needs about {tables.clock(estimate_job_s(following, durations(home)))}" if following else ""
         )
@@ -117,7 +117,3 @@ def limit_time(sweep_id: str, limit: Budget | None, home: Path) -> None:
         set_budget(sweep_id, limit, home)
     except OSError as error:
         raise job_queue.not_writable(home, error) from error
-
-
-def _is_of(job: Job, sweep_id: str) -> bool:
-    return job.sweep is not None and job.sweep.sweep_id == sweep_id

@@ -4,7 +4,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ class Job:
     timeout_s: float = TIMEOUT_S
     submitted_at: float = 0.0  # unix seconds
     retry_of: str | None = None
+    beyond_budget: bool = False  # asked for by itself: the budget of its sweep neither holds nor stops it
     directory: str | None = None  # where the worker runs: relative model folders and factories start there
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,6 +56,10 @@ class Job:
         kept["sweep"] = SweepPlace(**values["sweep"]) if values.get("sweep") else None
         return cls(**kept)
 
+    def is_of(self, sweep_id: str) -> bool:
+        """Whether the job belongs to the sweep."""
+        return self.sweep is not None and self.sweep.sweep_id == sweep_id
+
     @property
     def label(self) -> str:
         """E.g. 'bf16 · sdpa, sd15 inference b2 512 px cuda'."""
@@ -75,15 +80,26 @@ def reference_job(workload: Workload, sweep: SweepPlace | None = None) -> Job:
     return Job(job_id=job_id, kind="reference", workload=workload, sweep=sweep)
 
 
+def with_references(jobs: Iterable[Job], known_references: Collection[str]) -> list[Job]:
+    """The jobs, and before the first of each workload its reference where there is none yet."""
+    known, found = set(known_references), list[Job]()
+    for job in jobs:
+        if job.workload.reference_key not in known:
+            known.add(job.workload.reference_key)
+            found.append(replace(reference_job(job.workload, job.sweep), beyond_budget=job.beyond_budget))
+        found.append(job)
+    return found
+
+
 def probe_job() -> Job:
     """A new job that finds out what this machine has."""
     return Job(job_id=f"probe-{secrets.token_hex(4)}", kind="probe", timeout_s=300.0)
 
 
-def retry_job(job: Job) -> Job:
+def retry_job(job: Job, *, beyond_budget: bool = False) -> Job:
     """The same job once more, under a new id that names the attempt before."""
     job_id = new_job_id(job.combo, job.workload) if job.kind == "measure" else f"{job.job_id}-again"
-    return replace(job, job_id=job_id, retry_of=job.job_id, submitted_at=0.0)
+    return replace(job, job_id=job_id, retry_of=job.job_id, submitted_at=0.0, beyond_budget=beyond_budget)
 
 
 def new_job_id(combo: Combo, workload: Workload) -> str:

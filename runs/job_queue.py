@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,8 +27,8 @@ from runs.queue_folder import State, cancel_request, claim, finish, lock_path, m
 
 __all__ = [
     "HomeError", "JobState", "State", "cancel", "claim", "ensure_probe", "ensure_scheduler", "events", "finish",
-    "held_sweeps", "known_references", "list_jobs", "log_tail", "read_machine", "scheduler_is_running", "submit",
-    "waiting_jobs",
+    "held_sweeps", "is_held", "known_references", "list_jobs", "log_tail", "read_machine", "scheduler_is_running",
+    "submit", "waiting_jobs",
 ]  # fmt: skip
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +101,7 @@ def list_jobs(*, home: Path | None = None, num_ended: int = 50) -> list[JobState
     held = held_sweeps(waiting, at)
     running = [_running_state(job, at) for job in queue_folder.look_at(queue_folder.files(at, "running"))]
     queued = [
-        JobState(job=job, state="queued", place=place, is_held=bool(job.sweep and job.sweep.sweep_id in held))
+        JobState(job=job, state="queued", place=place, is_held=is_held(job, held))
         for place, job in enumerate(waiting, start=1)
     ]
     newest = sorted(queue_folder.files(at, "ended"), key=lambda path: path.name.split("-")[1:], reverse=True)
@@ -114,13 +114,18 @@ def waiting_jobs(*, home: Path | None = None) -> list[Job]:
 
 
 def held_sweeps(waiting: Iterable[Job], home: Path) -> set[str]:
-    """The sweeps whose next job does not fit into their budget: none of their jobs starts."""
+    """The sweeps whose next job does not fit into their budget: none of the jobs that it holds for starts."""
     first: dict[str, Job] = {}
     for job in waiting:
         if job.sweep and read_budget(job, home):
             first.setdefault(job.sweep.sweep_id, job)
     known = durations(home) if first else {}
     return {sweep_id for sweep_id, job in first.items() if not fits(job, home, known)}
+
+
+def is_held(job: Job, held: Collection[str]) -> bool:
+    """Whether a job waits for a new budget, given the held sweeps."""
+    return job.sweep is not None and not job.beyond_budget and job.sweep.sweep_id in held
 
 
 def events(job_id: str, *, home: Path | None = None) -> list[dict[str, Any]]:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from profiler.machine import Machine
 from profiler.record import Record
+from runs import queue_folder
 from runs.history import read_record
-from runs.job import Job, measure_job, reference_job, retry_job, run_folder
-from runs.outcome import INTERRUPTED
+from runs.job import Job, measure_job, retry_job, run_folder, with_references
+from runs.outcome import INTERRUPTED, has_outcome
 
 RETRIED = ("failed", "oom", "timeout", "cancelled")
 
@@ -59,31 +60,33 @@ def remainder(
     waiting: Collection[str],
     machine: Machine | None,
     known_references: Collection[str],
+    used: Collection[str] = (),
 ) -> Remainder:
-    """What to submit so that the sweep gets finished here. `waiting` holds the ids that are queued or running.
+    """What to submit so that the sweep gets finished here. `waiting` holds the ids that are queued or running, `used`
+    those that were here before and cannot be submitted again.
 
     Runs that the end of a machine interrupted are tried again; other failures are findings, for retry. Where the
     baseline was measured on another GPU or boot, it is measured here too: ratios pair runs of one machine.
     """
     current = latest(plan)
-    then = [_again(job, records.get(job.job_id)) for job in current if _is_missing(job, records, waiting)]
+    missing = [job for job in current if _is_missing(job, records, waiting)]
+    then = [_again(job, was_here=job.job_id in records or job.job_id in used) for job in missing]
     to_do = [job for job in current if job.job_id in waiting and job.job_id not in records] + then
-    first: list[Job] = []
-    pending_references = {
-        job.workload.reference_key for job in plan if job.kind == "reference" and job.job_id in waiting
-    }
-    for job in to_do:
-        key = job.workload.reference_key
-        if key not in known_references and key not in pending_references:
-            pending_references.add(key)
-            first.append(reference_job(job.workload, job.sweep))
+    to_come = {job.workload.reference_key for job in plan if job.kind == "reference" and job.job_id in waiting}
+    first = [job for job in with_references(to_do, to_come.union(known_references)) if job.kind == "reference"]
     first += _baselines_for_here(to_do, current, records, machine)
     return Remainder(first=tuple(first), then=tuple(then))
 
 
-def _again(job: Job, record: Record | None) -> Job:
+def used_ids(plan: Iterable[Job], home: Path) -> set[str]:
+    """The jobs that ended here, though their record may be gone or damaged."""
+    ended = {queue_folder.id_of(path) for path in queue_folder.files(home, "ended")}
+    return {job.job_id for job in plan if job.job_id in ended or has_outcome(job, home)}
+
+
+def _again(job: Job, *, was_here: bool) -> Job:
     """The job itself if it never ran, else another attempt; from here, the working directory of this time."""
-    return replace(retry_job(job) if record else job, directory=None)
+    return replace(retry_job(job) if was_here else job, directory=None)
 
 
 def retries(plan: Iterable[Job], records: Mapping[str, Record], statuses: Collection[str] = RETRIED) -> list[Job]:
@@ -96,14 +99,6 @@ def job_of(record: Record, home: Path) -> Job:
     if record.sweep and (home / "sweeps" / record.sweep.sweep_id / f"{record.run_id}.json").exists():
         return next(job for job in read_plan(record.sweep.sweep_id, home) if job.job_id == record.run_id)
     return replace(measure_job(record.combo, record.workload, record.sweep), job_id=record.run_id)
-
-
-def with_references(jobs: Iterable[Job], known_references: Collection[str]) -> list[Job]:
-    """The jobs, each workload's reference before them where there is none yet."""
-    jobs = list(jobs)
-    missing = {job.workload.reference_key: job for job in reversed(jobs)}
-    first = [reference_job(job.workload, job.sweep) for key, job in missing.items() if key not in known_references]
-    return first + jobs
 
 
 def _is_missing(job: Job, records: Mapping[str, Record], waiting: Collection[str]) -> bool:

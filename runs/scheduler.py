@@ -24,7 +24,7 @@ from profiler.record import write_json
 from runs import launchers, queue_folder
 from runs.death import explain_death
 from runs.job import Job, retry_job, run_folder
-from runs.job_queue import SOON, ensure_probe, held_sweeps, known_references, log_tail, submit, waiting_jobs
+from runs.job_queue import SOON, ensure_probe, held_sweeps, is_held, known_references, log_tail, submit, waiting_jobs
 from runs.machine_file import read_machine
 from runs.outcome import INTERRUPTED, add_event, has_outcome, read_events, read_outcome, write_outcome
 from runs.processes import Identity, end_group, end_strays, identify, num_oom_kills
@@ -87,7 +87,7 @@ class Scheduler:
         """Whether any waiting job may start."""
         waiting = waiting_jobs(home=self.home)
         held = held_sweeps(waiting, self.home)
-        return any(job.sweep is None or job.sweep.sweep_id not in held for job in waiting)
+        return any(not is_held(job, held) for job in waiting)
 
     def recover(self) -> None:
         """End and record what a killed scheduler, or machine, left in running/."""
@@ -96,9 +96,11 @@ class Scheduler:
             if job is None:
                 continue
             self._end_left_worker(job)
-            if not has_outcome(job, self.home) and job.kind == "reference" and job.retry_of is None:
-                submit([retry_job(job)], home=self.home, start_scheduler=False, priority=SOON)
             asked = queue_folder.cancel_request(job.job_id, self.home).exists()
+            is_first = job.kind == "reference" and job.retry_of is None
+            if is_first and not asked and not has_outcome(job, self.home):
+                again = retry_job(job, beyond_budget=job.beyond_budget)
+                submit([again], home=self.home, start_scheduler=False, priority=SOON)
             status, cause = ("cancelled", "cancelled while it ran") if asked else ("failed", INTERRUPTED)
             write_outcome(job, "cancelled" if asked else "failed", cause, home=self.home)
             _log(f"{job.job_id}: found in running/, recorded as {status}")
@@ -112,7 +114,7 @@ class Scheduler:
             ensure_probe(self.home, start_scheduler=False)
 
         def admit(job: Job) -> bool:
-            return job.sweep is None or job.sweep.sweep_id not in held
+            return not is_held(job, held)
 
         return queue_folder.claim(home=self.home, admit=admit, log=_log)
 

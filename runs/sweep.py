@@ -16,7 +16,7 @@ from profiler.machine import Machine
 from profiler.record import Role, SweepPlace
 from profiler.workload import Workload
 from runs.estimate import Durations, estimate_s, is_rough
-from runs.job import Job, measure_job, reference_job
+from runs.job import Job, measure_job, with_references
 
 __all__ = ["SWEEPS", "Options", "Rung", "Sweep", "SweepKind", "default_device", "estimate_s", "expand"]
 
@@ -40,7 +40,7 @@ class Options:
     )
     sdpa_kernels: bool = field(
         default=False,
-        metadata={"help": "ladder_inference: force each of PyTorch's attention kernels (flash, efficient, cudnn) too."},
+        metadata={"help": "Ladders: force each of PyTorch's attention kernels (flash, efficient, cudnn) too."},
     )
     families: Mapping[str, Sequence[str]] = field(default_factory=dict)  # grid: family -> choices
 
@@ -94,7 +94,7 @@ def expand(
         raise ValueError(f"{name} is for mode={kind.mode}, not {base.mode}")
     rungs = kind.rungs(base, options or Options())
     sweep_id = sweep_id or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{name}-{secrets.token_hex(2)}"
-    jobs, reasons = _jobs(rungs, sweep_id, name, set(known_references))
+    jobs, reasons = _jobs(rungs, sweep_id, name, known_references)
     runs = [job for job in jobs if job.kind == "measure"]
     rejected = [(job, reason) for job in runs if machine and (reason := why_not(job.combo, job.workload, machine))]
     set_aside = {job.job_id for job, _ in rejected}
@@ -117,18 +117,18 @@ def default_device(machine: Machine | None) -> Any:
     return "cuda" if machine and machine.has_cuda else "cpu"
 
 
-def _jobs(rungs: list[Rung], sweep_id: str, name: str, known_references: set[str]) -> tuple[list[Job], dict[str, str]]:
-    jobs: list[Job] = []
-    reasons: dict[str, str] = {}
+def _jobs(
+    rungs: list[Rung], sweep_id: str, name: str, known_references: Collection[str]
+) -> tuple[list[Job], dict[str, str]]:
+    runs = []
     for position, rung in enumerate(rungs):
         place = SweepPlace(sweep_id=sweep_id, name=name, position=position, num_jobs=len(rungs), role=rung.role)
-        key = rung.workload.reference_key
-        if key not in known_references:
-            known_references.add(key)
-            jobs.append(reference_job(rung.workload, place))
-            reasons[jobs[-1].job_id] = "the numbers that every run of this workload is compared with"
-        jobs.append(measure_job(rung.combo, rung.workload, place))
-        reasons[jobs[-1].job_id] = rung.reason
+        runs.append(measure_job(rung.combo, rung.workload, place))
+    jobs = with_references(runs, known_references)
+    reasons = dict.fromkeys(
+        (job.job_id for job in jobs), "the numbers that every run of this workload is compared with"
+    )
+    reasons |= {job.job_id: rung.reason for job, rung in zip(runs, rungs, strict=True)}
     return jobs, reasons
 
 
@@ -218,6 +218,11 @@ def _attention_kernels(on_gpu: bool, options: Options) -> list[str]:
 
 def _grid(workload: Workload, options: Options) -> list[Rung]:
     lists = {family: _checked(family, chosen) for family, chosen in options.families.items()}
+    for family, chosen in lists.items():
+        if not applies(family, workload.mode) and set(chosen) - {choices(family)[0]}:
+            raise ValueError(
+                f"{family} makes no difference with mode={workload.mode}: leave it out, or choose mode=train"
+            )
     lists = {family: chosen for family, chosen in lists.items() if chosen and applies(family, workload.mode)}
     combos = [Combo.from_dict(dict(zip(lists, values, strict=True))) for values in product(*lists.values())]
     ladder = _Ladder(workload)

@@ -29,7 +29,7 @@ def run_row(record: Record) -> dict[str, Any]:
         "role": place.role if place else None,
         "started_at": record.started_at,
         "duration_s": record.duration_s,
-        "machine": record.machine.label if record.machine else None,
+        "machine": record.device_name or None,
         **{name: getattr(record.metrics, name) for name in _SUMMARY_METRICS},
     }
 

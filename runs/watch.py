@@ -14,7 +14,7 @@ from rich.text import Text
 from runs import job_queue, queue_folder
 from runs.history import read_record
 from runs.job import Job, run_folder
-from runs.job_queue import JobState, ensure_scheduler, held_sweeps, waiting_jobs
+from runs.job_queue import JobState, ensure_scheduler, held_sweeps, is_held, waiting_jobs
 from runs.outcome import read_outcome
 from runs.tables import STYLES, clock, number
 
@@ -50,7 +50,7 @@ def watch(jobs: Collection[Job], home: Path, console: Console) -> Outcome:
                 return Outcome(is_finished=True)
             ours = [job for job in running if job.job_id in pending]
             held = held_sweeps(queued, home)
-            if not ours and queued and all(job.sweep and job.sweep.sweep_id in held for job in queued):
+            if not ours and queued and all(is_held(job, held) for job in queued):
                 return Outcome(is_finished=False, num_left=len(queued))
             if ensure_scheduler(home):
                 num_restarts += 1

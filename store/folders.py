@@ -32,10 +32,15 @@ class Found:
     record_mtime_ns: int
 
 
+def own_root() -> Path:
+    """Where the runs measured under this home lie."""
+    return db.home() / "runs"
+
+
 def default_roots() -> list[Path]:
     """This home's runs, the recorded study, then $STEPLENS_ROOTS; the first root that holds a run wins."""
     more = os.environ.get("STEPLENS_ROOTS", "").split(os.pathsep)
-    return [db.home() / "runs", RECORDED_ROOT, *(Path(root).expanduser().absolute() for root in more if root)]
+    return [own_root(), RECORDED_ROOT, *(Path(root).expanduser().absolute() for root in more if root)]
 
 
 def scan(roots: Iterable[Path]) -> dict[str, Found]:

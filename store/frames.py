@@ -126,8 +126,8 @@ def record(run_id: str, *, database: Path | None = None) -> dict[str, Any]:
 
 
 def durations(*, database: Path | None = None) -> pd.DataFrame:
-    """One row per model, mode, compilation and device: the median seconds that a whole run took."""
-    return _query("durations", database)
+    """One row per model, mode, compilation and device: the median seconds that a whole run of this home took."""
+    return _query("durations", database, root=str(folders.own_root()))
 
 
 def _database(database: Path | None) -> Path:

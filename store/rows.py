@@ -78,8 +78,7 @@ def _run(record: Record) -> Row:
         **{name: getattr(workload, name) for name in _WORKLOAD_COLUMNS},
         "workload_label": workload.label,
         "workload_key": _workload_key(workload),
-        # A run on the CPU of a machine with a GPU bears the CPU's name.
-        "machine_label": machine and (machine.label if on_gpu else machine.cpu_name),
+        "machine_label": record.device_name or None,
         "device_key": machine and (machine.gpu_uuid if on_gpu else machine.cpu_name),
         "gpu_name": machine and machine.gpu_name,
         "gpu_uuid": machine and machine.gpu_uuid,

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = ("app", "pages", "store", "runs", "profiler")
-SHARED = {f"profiler.{name}" for name in ("combo", "workload", "machine", "record")}
+SHARED = {f"profiler.{name}" for name in ("combo", "machine", "record", "workload")}
 FOR_PAGES = {"runs.job", "runs.job_queue", "runs.sweep"}
 TORCH = ("torch", "diffusers", "xformers", "flash_attn", "torchao")
 
@@ -109,7 +109,7 @@ def test_shared_words_need_the_standard_library_only() -> None:
 @pytest.mark.parametrize(
     ("packages", "homes", "never"),
     [
-        (TORCH, ("profiler/",), tuple(f"{name.replace('.', '/')}.py" for name in SHARED)),
+        (TORCH, ("profiler/",), tuple(f"{name.replace('.', '/')}.py" for name in sorted(SHARED))),
         (("streamlit",), ("app.py", "pages/"), ("pages/charts/",)),
         (("duckdb",), ("store/",), ()),
         (("plotly", "kaleido"), ("pages/charts/",), ()),

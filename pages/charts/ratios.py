@@ -29,7 +29,7 @@ def ratios(
     if drift:
         figure.add_vrect(x0=1 / (1 + drift), x1=1 + drift, fillcolor=theme.ink(dark).band, line_width=0, layer="below")
     figure.add_vline(x=1, line={"color": theme.ink(dark).axis, "width": 1}, layer="below")
-    _draw_dots(figure, chosen, better, drift or 0.0)
+    _draw_dots(figure, chosen, better, drift, dark)
     _draw_axes(figure, chosen)
     return figure
 
@@ -40,7 +40,7 @@ def _subtitle(better: str, drift: float | None) -> str:
     return f"{side[0].upper()}{side[1:]}; whisker: 95% interval where the metric was sampled{band}"
 
 
-def _draw_dots(figure: go.Figure, chosen: pd.DataFrame, better: str, drift: float) -> None:
+def _draw_dots(figure: go.Figure, chosen: pd.DataFrame, better: str, drift: float | None, dark: bool) -> None:
     ratio = chosen["ratio"].astype(float)
     low, high = chosen["ratio_low"].astype(float).fillna(ratio), chosen["ratio_high"].astype(float).fillna(ratio)
     figure.add_scatter(
@@ -57,6 +57,7 @@ def _draw_dots(figure: go.Figure, chosen: pd.DataFrame, better: str, drift: floa
             "symmetric": False,
             "array": (high - ratio).tolist(),
             "arrayminus": (ratio - low).tolist(),
+            "color": theme.ink(dark).text,
             "thickness": 1.5,
             "width": 5,
         },
@@ -67,9 +68,13 @@ def _draw_dots(figure: go.Figure, chosen: pd.DataFrame, better: str, drift: floa
     )
 
 
-def colour_of(ratio: float, low: float, high: float, *, better: str, drift: float) -> str:
-    """Better, worse or no difference: none when the interval holds 1 or the ratio lies inside the drift."""
-    if not better or low <= 1 <= high or abs(math.log(ratio)) <= math.log1p(drift):
+def colour_of(ratio: float, low: float, high: float, *, better: str, drift: float | None) -> str:
+    """Better, worse or no difference: none when the interval holds 1 or the ratio lies inside the drift.
+
+    low and high are missing where the metric was not sampled, drift where the baseline was not repeated.
+    """
+    low, high = (ratio if pd.isna(end) else end for end in (low, high))
+    if not better or low <= 1 <= high or abs(math.log(ratio)) <= math.log1p(drift or 0.0):
         return palette.EVEN
     return palette.BETTER if (ratio < 1) == (better == "lower") else palette.WORSE
 

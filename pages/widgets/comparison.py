@@ -73,13 +73,13 @@ def in_order(runs: pd.DataFrame, run_ids: tuple[str, ...]) -> pd.DataFrame:
     return runs.set_index("run_id", drop=False).loc[list(run_ids)].reset_index(drop=True)
 
 
-def show_metric_table(rows: pd.DataFrame, key: str) -> None:
-    """One row per metric: the baseline's value, then each run's value and ratio, coloured by which is better."""
+def show_metric_table(rows: pd.DataFrame, key: str, *, drift: float | None) -> None:
+    """One row per metric: the baseline's value, then each run's value and ratio, coloured as in the chart."""
     names = [f"{row.metric} ({row.unit})" if row.unit else row.metric for row in rows.itertuples(index=False)]
     cells = [
         f"{readable.metric(r.metric, r.value)}  {readable.times(r.ratio):>8}" for r in rows.itertuples(index=False)
     ]
-    long = rows.assign(name=names, cell=cells, style=[_style(row) for _, row in rows.iterrows()])
+    long = rows.assign(name=names, cell=cells, style=[_style(row, drift) for _, row in rows.iterrows()])
     order, runs = long["name"].drop_duplicates(), long["label"].drop_duplicates()
     shown = long.pivot(index="name", columns="label", values="cell").reindex(index=order, columns=runs)
     colours = long.pivot(index="name", columns="label", values="style").reindex(index=order, columns=runs).fillna("")
@@ -100,10 +100,10 @@ def show_metric_table(rows: pd.DataFrame, key: str) -> None:
     )
 
 
-def _style(row: pd.Series) -> str:
+def _style(row: pd.Series, drift: float | None) -> str:
     """The colour of a ratio: better, worse, or none."""
     if pd.isna(row["ratio"]) or row["ratio"] <= 0:
         return ""
-    low, high = (row["ratio"] if pd.isna(row[end]) else row[end] for end in ("ratio_low", "ratio_high"))
-    colour = colour_of(row["ratio"], low, high, better=str(row["better"] or ""), drift=0.005)
+    low, high = row["ratio_low"], row["ratio_high"]
+    colour = colour_of(row["ratio"], low, high, better=str(row["better"] or ""), drift=drift)
     return "" if colour == palette.EVEN else f"color: {palette.ink(colour, is_dark())}"

@@ -7,7 +7,7 @@ from pages.charts import readable
 from pages.widgets import jobs
 from profiler.machine import Machine
 from profiler.workload import Workload
-from runs import job_queue
+from runs import job_queue, sweep
 from runs.job import home
 from runs.job_queue import JobState
 
@@ -40,9 +40,5 @@ def has_own_runs(runs: pd.DataFrame) -> bool:
     return bool((runs["root"] == str(home() / "runs")).any()) if len(runs) else False
 
 
-def default_device(found: Machine) -> str:
-    return "cuda" if found.has_cuda else "cpu"
-
-
 def quick_workload(found: Machine) -> Workload:
-    return Workload(model="tiny", device=default_device(found))  # type: ignore[arg-type]
+    return Workload(model="tiny", device=sweep.default_device(found))

@@ -84,7 +84,8 @@ def _cancel(states: list[JobState], key: str) -> None:
 
 
 def _retry(states: list[JobState], key: str) -> None:
-    jobs.attempt(job_queue.submit, [retry_job(states[st.session_state[f"{key}_retry_row"]["row"]].job)])
+    chosen = states[st.session_state[f"{key}_retry_row"]["row"]].job
+    jobs.attempt(job_queue.submit, [retry_job(chosen, beyond_budget=True)])
 
 
 def _name(state: JobState) -> str:

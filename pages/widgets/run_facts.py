@@ -11,6 +11,7 @@ from pages.charts import readable
 from pages.widgets import data, linked, tables
 from pages.widgets.jobs import status_badge
 from profiler.combo import Combo
+from profiler.record import Record
 from profiler.workload import Workload
 from store import frames
 
@@ -41,8 +42,8 @@ def show_title(record: dict[str, Any]) -> None:
     """Name and status, then where the run stands and what can be followed from it."""
     workload = Workload.from_dict(record["workload"])
     st.header(f"{Combo.from_dict(record['combo']).label} {status_badge(record['status'])}", anchor=False)
-    machine, sweep = record.get("machine") or {}, record.get("sweep")
-    facts = [workload.label, machine.get("gpu_name") if workload.device == "cuda" else machine.get("cpu_name")]
+    sweep = record.get("sweep")
+    facts = [workload.label, Record.from_dict(record).device_name]
     facts += [record["started_at"][:19].replace("T", " ") + " UTC" if record["started_at"] else None]
     facts += [f"took {readable.duration(record['duration_s'])}" if record["duration_s"] else None]
     facts += [
@@ -67,7 +68,7 @@ def show_outcome(record: dict[str, Any]) -> None:
 
 
 def show_kernels(rows: pd.DataFrame, record: dict[str, Any]) -> None:
-    """The kernels, the longest first. On a CPU each row is an operator without children."""
+    """The kernels, the longest first. On a CPU each row is an operator, with its self time."""
     if rows.empty:
         st.caption("This run has no trace with kernels.")
         return

@@ -77,18 +77,20 @@ def with_ratios(runs: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
     order, newest_first = ("sweep_position", False) if of_one_sweep else ("started_at", True)
     rows = runs.sort_values(order, ascending=not newest_first, kind="stable")
     if baseline is None:
-        return rows.assign(**dict.fromkeys(RATIOS))
+        return rows.assign(**dict.fromkeys((*RATIOS, "verdict")))
     ratios = data.read(frames.comparison, baseline, tuple(rows["run_id"]))
-    rows = rows.merge(ratios[["run_id", *RATIOS]], on="run_id", how="left")
+    rows = rows.merge(ratios[["run_id", *RATIOS, "verdict"]], on="run_id", how="left")
     return rows.sort_values("run_id", key=lambda ids: ids != baseline, kind="stable").reset_index(drop=True)
 
 
 def show_run_table(rows: pd.DataFrame, key: str) -> list[str]:
     """Draw the table; returns the run ids of the selected rows."""
-    shown = rows.reset_index(drop=True)[list(COLUMNS)]
+    rows = rows.reset_index(drop=True)
+    is_different = rows["verdict"].isin(("faster", "slower"))
+    shown = rows[list(COLUMNS)]
     shown = shown.drop(columns=[name for name in ALIKE if len(shown) > 1 and shown[name].nunique() <= 1])
     event = st.dataframe(
-        shown.style.apply(_row_style, axis=1, dark=is_dark()),
+        shown.style.apply(_row_style, axis=1, is_different=is_different, dark=is_dark()),
         hide_index=True,
         column_config=COLUMNS,
         on_select="rerun",
@@ -111,14 +113,17 @@ def show_actions(selected: list[str], baseline: str | None, key: str) -> None:
         st.caption("Select rows at their left edge; a click on a column's head sorts.")
 
 
-def _row_style(row: pd.Series, dark: bool) -> list[str]:
-    """The status in its colour; the speedup blue or orange, but grey where the run failed its checks."""
+def _row_style(row: pd.Series, is_different: pd.Series, dark: bool) -> list[str]:
+    """The status in its colour; the speedup blue or orange, but grey where the run failed its checks, and plain where
+    spread or drift could explain it."""
     styles = dict.fromkeys(row.index, "")
     if row["status"] != "done":
         styles["status"] = f"color: {palette.ink(palette.status(row['status']), dark)}"
         styles["speedup"] = styles["memory_ratio"] = f"color: {palette.ink(palette.EVEN, dark)}"
     else:
-        styles |= {name: _ratio_style(row[name], name == "speedup", dark) for name in ("speedup", "memory_ratio")}
+        styles["memory_ratio"] = _ratio_style(row["memory_ratio"], False, dark)
+        if is_different[row.name]:
+            styles["speedup"] = _ratio_style(row["speedup"], True, dark)
     return list(styles.values())
 
 

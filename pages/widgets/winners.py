@@ -8,6 +8,7 @@ import streamlit as st
 from pages.charts import readable
 
 FAITHFUL = 1.25  # times the error of plain eager at the same precision
+MUCH_DRIFT = 0.1  # a baseline that moved by more was disturbed, and so were the others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,10 +20,11 @@ class Headline:
 
 
 def headlines(rows: pd.DataFrame) -> list[Headline]:
-    """The cards of one study. rows: store.frames.ladder; only runs with status done can win."""
-    done = rows[(rows["status"] == "done") & rows["step_ms"].notna()]
-    if done.empty:
+    """The cards of one study. rows: store.frames.ladder; only candidates with status done can win."""
+    measured = rows[(rows["status"] == "done") & rows["step_ms"].notna()]
+    if measured.empty:
         return []
+    done = measured[measured["sweep_role"] == "candidate"]
     faithful = done[done[["output_error_ratio", "gradient_error_ratio"]].astype(float).max(axis=1) <= FAITHFUL]
     return [
         _fastest("Fastest", done, "The lowest median step time of all runs that pass their checks."),
@@ -33,13 +35,15 @@ def headlines(rows: pd.DataFrame) -> list[Headline]:
             f"The fastest whose output and gradients err at most {FAITHFUL} times as much as plain eager "
             "at the same precision.",
         ),
-        _drift(done),
+        _drift(measured),
     ]
 
 
 def _fastest(title: str, rows: pd.DataFrame, help: str) -> Headline:
     if rows.empty:
-        return Headline(title=title, value=readable.UNKNOWN, run="no run has its error measured", help=help)
+        return Headline(title=title, value=readable.UNKNOWN, run="no candidate qualifies", help=help)
+    if rows["speedup"].notna().any() and not (rows["verdict"] == "faster").any():
+        return Headline(title=title, value="none", run="no candidate is faster beyond spread and drift", help=help)
     best = rows.loc[rows["step_ms"].astype(float).idxmin()]
     value = readable.times(best["speedup"]) if pd.notna(best["speedup"]) else readable.number(best["step_ms"], "ms")
     run = f"{readable.number(best['step_ms'], 'ms')} · {best['combo_label']}"
@@ -64,7 +68,7 @@ def _leanest(done: pd.DataFrame) -> Headline:
 def _drift(done: pd.DataFrame) -> Headline:
     help = "How far the baseline's median moved when it was run again at the end. Smaller differences are called none."
     drift = done["drift"].astype(float).max() if "drift" in done else None
-    run = "baseline, first against last" if pd.notna(drift) else "the baseline was not repeated"
+    run = "baseline, first against last" if pd.notna(drift) else "the baseline has not been repeated at the end"
     return Headline(title="Drift", value=readable.percent(drift), run=run, help=help)
 
 
@@ -74,6 +78,13 @@ def show_headlines(rows: pd.DataFrame) -> None:
     if not cards:
         st.info("No run of this study is done yet, so nothing has won.", icon=":material/hourglass_empty:")
         return
+    drift = rows["drift"].astype(float).max()
+    if drift > MUCH_DRIFT:
+        st.warning(
+            f"The baseline moved by {readable.percent(drift)} while this study ran: the machine was busy with "
+            "something else. Measure again on a quiet machine before you believe a ratio.",
+            icon=":material/warning:",
+        )
     with st.grid(4, min_column_width=165):
         for card in cards:
             with st.container(border=True, height="stretch", gap="xsmall"):

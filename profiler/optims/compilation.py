@@ -49,7 +49,7 @@ def _keep_cpu_gradients() -> bool:
     """Switch Inductor's layout optimization off: on a CPU, torch 2.13 loses gradients with it.
 
     Seen on UNets of two and three levels: every parameter before the last up block gets a zero or partial gradient
-    (docs/LOG.md has the script). Removable once the gradient check passes without it on a newer torch.
+    (docs/LOG.md tells how it was found). Removable once the gradient check passes without it on a newer torch.
     """
     inductor.layout_optimization = False
     return False

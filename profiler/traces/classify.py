@@ -52,7 +52,7 @@ _BY_KERNEL = tuple(
         (
             "elementwise",
             r"elementwise|vectorized|pointwise|upsample|_foreach_|random|distribution|arange"
-            r"|aten::(add|mul|div|sub|silu|gelu|sigmoid|fill|zero|exp|sin|cos|pow|sqrt|lerp|addcdiv|addcmul|rsub|neg)",
+            r"|aten::(add|mul|div|sub|silu|gelu|sigmoid|fill|zero|exp|sin|cos|pow|sqrt|lerp|addcdiv|addcmul|rsub|neg|mse_loss)",
         ),
     )
 )  # fmt: skip

@@ -1,11 +1,6 @@
 """The real app in a real browser: it starts, every page draws, links open what they name, charts can be saved."""
 
-import os
 import re
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
@@ -13,18 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from pages.charts.export import find_browser
 from profiler.machine import Machine
 from runs.machine_file import OPTIONAL_PACKAGES, write_machine
 from runs.processes import boot_id
+from tests.support.live_app import local_page, opened, running_app
 from tests.support.run_folders import FIXTURE_CPU, write_ladder
 
-ROOT = Path(__file__).parents[2]
 PORT = 8599
 URL = f"http://127.0.0.1:{PORT}"
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 MAGIC = {"PNG": b"\x89PNG", "SVG": b"<svg", "HTML": b"<!doctype html>", "CSV": b"run_id,"}
 
 pytestmark = [
@@ -39,28 +33,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("home")
     write_machine(_this_machine(), home)
     write_ladder(home / "runs", sweep_id="ladder")
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(PORT)]
-    log = (home / "app.log").open("wb")
-    environment = os.environ | {"STEPLENS_HOME": str(home), "BROWSER_PATH": str(find_browser())}
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        _wait_until_healthy(server, home / "app.log")
+    with running_app(home, PORT):
         yield URL
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
-        log.close()
-
-
-def _wait_until_healthy(server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(100):
-        assert server.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(f"{URL}/_stcore/health", timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(log.read_text())
 
 
 def _this_machine() -> Machine:
@@ -72,32 +46,12 @@ def _this_machine() -> Machine:
 
 @pytest.fixture
 def page(app: str) -> Iterator[Page]:
-    """A page that fails the test when the app raises or asks anyone else than this machine for anything."""
-    outside: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=SWITCHES)
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(30_000)
-        page.on("request", lambda request: outside.append(request.url) if _is_outside(request.url) else None)
+    with local_page(PORT) as page:
         yield page
-        expect(page.get_by_test_id("stException")).to_have_count(0)
-        browser.close()
-    assert outside == []
-
-
-def _is_outside(url: str) -> bool:
-    return not url.startswith((f"{URL}/", f"ws://127.0.0.1:{PORT}/", "data:", "blob:"))
-
-
-def opened(page: Page, address: str) -> Page:
-    """The page when its script has ended."""
-    page.goto(f"{URL}{address}")
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
-    return page
 
 
 def test_navigation_reaches_every_page(page: Page) -> None:
-    opened(page, "/")
+    opened(page, URL + "/")
     for name, landmark in {
         "Launch": "What to run",
         "Queue": "One job runs at a time",
@@ -110,27 +64,27 @@ def test_navigation_reaches_every_page(page: Page) -> None:
 
 
 def test_a_deep_link_opens_its_run(page: Page) -> None:
-    opened(page, "/run?run=ladder-05")
+    opened(page, URL + "/run?run=ladder-05")
     expect(page.get_by_text("ladder-05").first).to_be_visible()
     expect(page.get_by_role("heading", name="sdpa · bf16 · channels_last").first).to_be_visible()
 
 
 def test_a_chosen_run_stands_in_the_address(page: Page) -> None:
-    opened(page, "/run?run=ladder-05")
-    page.get_by_role("combobox").first.click()
-    page.get_by_role("option").filter(has_text="oom").click()
+    opened(page, URL + "/run?run=ladder-05")
+    page.get_by_role("combobox").first.fill("oom")  # the list is long: type to find it, as one does
+    page.get_by_role("option").filter(has_text="oom").first.click()
     expect(page.get_by_text("CUDA out of memory").first).to_be_visible()
     page.wait_for_url("**/run?run=ladder-07")
 
 
 def test_a_deep_link_opens_its_comparison(page: Page) -> None:
-    opened(page, "/compare?compare_baseline=ladder-00&compare_runs=ladder-02&compare_runs=ladder-05")
+    opened(page, URL + "/compare?compare_baseline=ladder-00&compare_runs=ladder-02&compare_runs=ladder-05")
     expect(page.get_by_text("step_ms relative to baseline").first).to_be_visible()
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
 
 
 def test_a_chart_can_be_saved_in_every_form(page: Page, tmp_path: Path) -> None:
-    opened(page, "/")
+    opened(page, URL + "/")
     box = page.locator(".st-key-chart-download-overview_ladder")
     for kind, magic in MAGIC.items():
         if not page.get_by_role("button", name=kind, exact=True).first.is_visible():
@@ -146,6 +100,6 @@ def test_a_chart_can_be_saved_in_every_form(page: Page, tmp_path: Path) -> None:
 
 def test_charts_follow_the_theme(page: Page) -> None:
     page.emulate_media(color_scheme="dark")
-    opened(page, "/")
+    opened(page, URL + "/")
     background = page.locator(".js-plotly-plot .main-svg").first
     expect(background).to_have_css("background-color", "rgb(18, 22, 28)")

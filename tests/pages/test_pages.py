@@ -68,6 +68,18 @@ def test_a_machine_that_was_not_probed_is_probed(
     assert [state.job.kind for state in job_queue.list_jobs()] == ["probe"]
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_while_the_machine_is_probed(
+    page: str, make_home: Make, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_home("empty")
+    monkeypatch.setattr(job_queue, "read_machine", lambda home=None: None)
+    app = open_page(page)
+    assert not app.exception
+    assert not app.error
+    assert page != "launch" or app.button(key="launch_submit").label == "Start"
+
+
 def test_a_data_folder_that_cannot_be_written_is_named(
     make_home: Make, open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

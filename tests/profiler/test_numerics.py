@@ -15,7 +15,6 @@ from profiler.numerics import (
     Fidelity,
     NoReference,
     compare,
-    compute,
     fingerprint,
     is_wrong,
     load_reference,
@@ -23,7 +22,7 @@ from profiler.numerics import (
 )
 from profiler.workload import Workload
 from profiler.zoo import build
-from tests.support.unets import conditional_unet, fidelity, inputs_of, pixel_unet, subject, workload
+from tests.support.unets import collect, conditional_unet, fidelity, pixel_unet, subject, workload
 
 TRAIN = workload(mode="train")
 
@@ -49,31 +48,31 @@ def test_a_run_has_no_error_against_itself(plain: Fidelity) -> None:
 
 def test_a_second_run_of_the_same_workload_agrees(plain: Fidelity) -> None:
     errors = compare(fidelity(TRAIN), plain, _sizes(plain))
-    assert not is_wrong(errors.output_error, None)
-    assert not is_wrong(errors.gradient_error, None)
+    assert not is_wrong(errors.output_error, None, "fp32")
+    assert not is_wrong(errors.gradient_error, None, "fp32")
 
 
 def test_a_scaled_gradient_is_wrong_and_named(plain: Fidelity) -> None:
     gradients = {name: g * (2.0 if name == "conv_out.weight" else 1.0) for name, g in plain.gradients.items()}
     errors = compare(replace(plain, gradients=gradients), plain, _sizes(plain))
     assert errors.worst_gradient == ("conv_out.weight", 1.0)
-    assert is_wrong(errors.gradient_error, None)
-    assert not is_wrong(errors.output_error, None)
+    assert is_wrong(errors.gradient_error, None, "fp32")
+    assert not is_wrong(errors.output_error, None, "fp32")
 
 
 def test_a_parameter_left_without_a_gradient_is_wrong(plain: Fidelity) -> None:
     gradients = {name: g for name, g in plain.gradients.items() if name != "conv_in.weight"}
     errors = compare(replace(plain, gradients=gradients), plain, _sizes(plain))
     assert errors.worst_gradient == ("conv_in.weight", 1.0)
-    assert is_wrong(errors.gradient_error, None)
+    assert is_wrong(errors.gradient_error, None, "fp32")
 
 
 def test_a_layer_with_other_weights_is_wrong(plain: Fidelity) -> None:
     made, _ = subject(TRAIN)
     torch.nn.init.normal_(made.unet.mid_block.resnets[0].conv1.weight)
-    errors = compare(compute(made, inputs_of(made)[0], 2), plain, _sizes(plain))
-    assert is_wrong(errors.output_error, None)
-    assert is_wrong(errors.gradient_error, None)
+    errors = compare(collect(made), plain, _sizes(plain))
+    assert is_wrong(errors.output_error, None, "fp32")
+    assert is_wrong(errors.gradient_error, None, "fp32")
 
 
 def test_nan_is_wrong_and_the_worst_of_all(plain: Fidelity) -> None:
@@ -81,30 +80,35 @@ def test_nan_is_wrong_and_the_worst_of_all(plain: Fidelity) -> None:
     errors = compare(replace(plain, output=plain.output * math.nan, gradients=broken), plain, _sizes(plain))
     assert errors.worst_gradient is not None
     assert errors.worst_gradient[0] == "conv_in.bias"
-    assert is_wrong(errors.output_error, 1.0)
-    assert is_wrong(errors.gradient_error, 1.0)
+    assert is_wrong(errors.output_error, 1.0, "fp32")
+    assert is_wrong(errors.gradient_error, 1.0, "fp32")
 
 
 @pytest.mark.parametrize(
-    ("error", "eager", "wrong"),
+    ("error", "eager", "precision", "wrong"),
     [
-        (None, 0.01, False),
-        (0.02, 0.01, False),
-        (0.0201, 0.01, True),
-        (9e-6, 1e-9, False),  # two roundings
-        (1e-3, None, False),
-        (1.1e-3, None, True),
-        (math.inf, 1.0, True),
+        (None, 0.01, "bf16", False),
+        (0.02, 0.01, "bf16", False),
+        (0.0201, 0.01, "bf16", True),
+        (9e-6, 1e-9, "fp32", False),  # two roundings
+        (1e-3, None, "tf32", False),
+        (1.1e-3, None, "fp32", True),
+        (0.5, None, "fp16", False),  # plain eager itself overflowed
+        (math.inf, None, "fp16", True),
+        (math.nan, None, "fp16", True),
+        (math.inf, 1.0, "fp32", True),
     ],
 )
-def test_an_error_is_judged_against_plain_eager(error: float | None, eager: float | None, wrong: bool) -> None:
-    assert is_wrong(error, eager) is wrong
+def test_an_error_is_judged_against_plain_eager(
+    error: float | None, eager: float | None, precision: str, wrong: bool
+) -> None:
+    assert is_wrong(error, eager, precision) is wrong
 
 
 def test_gradients_do_not_depend_on_the_batch_or_the_loss_scale(plain: Fidelity) -> None:
     made, _ = subject(replace(TRAIN, batch=4))
     scaled = replace(made, scaler=torch.amp.GradScaler("cpu"))
-    found = compute(scaled, inputs_of(made)[0], 2)
+    found = collect(scaled)
     errors = compare(found, plain, _sizes(plain))
     assert found.output.shape == plain.output.shape
     assert errors.gradient_error == pytest.approx(0.0, abs=1e-4)
@@ -154,7 +158,7 @@ def test_a_reference_survives_its_folder(tmp_path: Path, mode: str) -> None:
     assert reference.facts["workload"]["model"] == work.model_label
     assert eager is not None
     assert 0 < eager < 1e-5
-    assert not is_wrong(errors.output_error, eager)
+    assert not is_wrong(errors.output_error, eager, "fp32")
     assert set(reference.facts["eager"]) == {"fp32", "bf16", "bf16_amp"}
     assert (reference.eager_error("bf16", "gradient_error") is not None) == (mode == "train")
     assert reference.eager_error("fp16", "output_error") is None
@@ -196,3 +200,8 @@ def test_a_fingerprint_tells_weights_apart() -> None:
     with torch.no_grad():
         unet.conv_out.bias[0] += 1
     assert fingerprint(unet) != before
+
+
+def test_without_a_yardstick_16_bits_must_only_be_finite() -> None:
+    assert not is_wrong(5e-3, None, "bf16")
+    assert is_wrong(float("nan"), None, "bf16")

@@ -29,6 +29,8 @@ def sweep_runs(home: Path) -> list[str]:
         (folder / "samples/0.png").write_bytes(b"png")
         (folder / "kernels.parquet").write_bytes(b"PAR1 PAR1")
         (folder / TRACE).write_bytes(b"trace")
+        for name in ("log.txt", "events.jsonl"):
+            (folder / name).write_text("/home/someone/data")
         Record(
             run_id=job.job_id, status="done", combo=job.combo, workload=job.workload, sweep=job.sweep,
             metrics=Metrics(step_ms=step_ms),
@@ -45,7 +47,10 @@ def test_a_sweep_arrives_whole_in_another_home(home: Path, sweep_runs: list[str]
         there, here = other / "runs" / run_id, home / "runs" / run_id
         assert Record.read(there) == Record.read(here)
         assert (there / "samples/0.png").read_bytes() == b"png"
-        assert not (there / TRACE).exists()
+        names = {path.name for path in there.iterdir()}
+        assert names == {"record.json", "kernels.parquet", "samples"}, (
+            "neither traces, nor logs with this machine's folders"
+        )
     assert read_plan("a-sweep", other) == read_plan("a-sweep", home)
     assert not list(other.glob(".unpack-*"))
 
@@ -116,6 +121,18 @@ def test_what_is_no_archive_or_holds_a_damaged_run_is_refused_in_one_line(tmp_pa
     with pytest.raises(ValueError, match=r"record\.json"):
         unpack(tmp_path / "damaged.tar", home=tmp_path / "home")
     assert not (tmp_path / "home/runs").exists()
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.9])
+def test_an_archive_cut_short_is_refused_in_one_line(
+    home: Path, sweep_runs: list[str], tmp_path: Path, keep: float
+) -> None:
+    pack("a-sweep", tmp_path / "sweep.tar.gz", home=home)
+    whole = (tmp_path / "sweep.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: int(len(whole) * keep)])
+    with pytest.raises(ValueError, match="no archive that pack wrote"):
+        unpack(tmp_path / "cut.tar.gz", home=tmp_path / "other")
+    assert not (tmp_path / "other/runs").exists()
 
 
 def test_a_sweep_without_finished_runs_cannot_be_packed(home: Path, tmp_path: Path) -> None:

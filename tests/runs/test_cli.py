@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from profiler.combo import FAMILIES
-from profiler.record import Record
+from profiler.record import Record, SweepPlace
 from runs import job_queue
 from runs.__main__ import app
+from runs.budget import Budget, read_budget, set_budget
 from runs.cli_options import parse_duration
 from runs.job import Job
 from runs.machine_file import write_machine
-from tests.runs.conftest import StartScheduler, ran, running, wait_until
+from tests.runs.conftest import StartScheduler, fake_job, ran, running, wait_until
 from tests.runs.fake_worker import machine
 
 GRID = ("sweep", "grid", "--model", "fake:ok", "--device", "cpu", "--attention", "math,sdpa")
@@ -101,6 +103,27 @@ def test_a_failed_run_gives_exit_code_1_and_retry_runs_it_again(home: Path, star
     assert len(read(call("list", "--json"))["runs"]) == 4, "the failed records stay"
     one = call("retry", answer["runs"][0]["run_id"], "--json")
     assert len(read(one)["jobs"]) == 1
+
+
+def test_one_run_is_retried_though_the_budget_of_its_sweep_ran_out(home: Path, start_scheduler: StartScheduler) -> None:
+    start_scheduler()
+    answer = read(call("sweep", "grid", "--model", "fake:flaky", "--device", "cpu", "--wait", "--json"))
+    (home / "mended").touch()
+    shutil.rmtree(home / "references")  # the reference that it needs first must not be held either
+    set_budget(answer["sweep_id"], Budget(deadline=0.0), home)
+    result = call("retry", answer["runs"][0]["run_id"], "--wait", "--json")
+    assert result.exit_code == 0, result.output
+    assert [run["status"] for run in read(result)["runs"]] == ["done"]
+    assert (home / "references").exists()
+    place = SweepPlace(sweep_id=answer["sweep_id"], name="grid", position=0, num_jobs=1)
+    assert read_budget(fake_job(sweep=place), home), "it still holds for the rest"
+
+
+def test_a_rejected_run_is_a_finding(start_scheduler: StartScheduler) -> None:
+    start_scheduler()
+    result = call("run", "--model", "fake:ok", "--device", "cpu", "--attention", "xformers", "--json")
+    assert result.exit_code == 0, result.output
+    assert [run["status"] for run in read(result)["runs"]] == ["rejected"]
 
 
 def test_a_budget_that_runs_out_gives_exit_code_3_and_resume_finishes(

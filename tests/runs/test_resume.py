@@ -7,9 +7,10 @@ import pytest
 
 from profiler.machine import Machine
 from profiler.record import Record, Status
+from runs import job_queue
 from runs.job import Job, run_folder
 from runs.outcome import INTERRUPTED
-from runs.resume import Remainder, latest, read_plan, read_records, remainder, retries
+from runs.resume import Remainder, latest, read_plan, read_records, remainder, retries, used_ids
 from runs.sweep import Options, expand
 from tests.runs.conftest import submit
 from tests.runs.fake_worker import machine
@@ -60,6 +61,22 @@ def test_what_is_nowhere_is_submitted_as_it_was(plan: list[Job], home: Path) -> 
     for job in runs(plan)[:2]:
         write_record(job, home)
     assert [job.job_id for job in left(plan, home).jobs] == [job.job_id for job in runs(plan)[2:]]
+
+
+def test_what_ended_without_a_readable_record_gets_another_attempt(plan: list[Job], home: Path) -> None:
+    baseline, gone, damaged, repeat = runs(plan)
+    for job in runs(plan)[:2]:
+        while (claimed := job_queue.claim(home=home)) and claimed.job_id != job.job_id:
+            job_queue.finish(claimed.job_id, home=home)
+        job_queue.finish(job.job_id, home=home)
+    for job in (baseline, damaged, repeat):
+        write_record(job, home)
+    (run_folder(damaged.job_id, home) / "record.json").write_text("{")
+    used = used_ids(plan, home)
+    rest = remainder(plan, read_records(plan, home), set(), HERE, {plan[0].workload.reference_key}, used)
+    assert [job.retry_of for job in rest.jobs] == [gone.job_id, damaged.job_id]
+    added = job_queue.submit(rest.jobs, home=home, start_scheduler=False)
+    assert [job.job_id for job in added] == [job.job_id for job in rest.jobs], "what is announced is queued"
 
 
 def test_an_interrupted_run_is_tried_again_and_another_failure_is_a_finding(plan: list[Job], home: Path) -> None:

@@ -194,6 +194,18 @@ def test_an_interrupted_reference_is_made_again_once(home: Path, start_scheduler
     assert read_outcome(reference, home) == ("failed", INTERRUPTED)
 
 
+def test_a_reference_whose_cancellation_was_asked_for_is_not_made_again(
+    home: Path, start_scheduler: StartScheduler
+) -> None:
+    reference = reference_job(fake_job().workload)
+    submit(home, reference)
+    job_queue.claim(home=home)  # as if its scheduler had been killed
+    (home / "queue/cancel" / reference.job_id).touch()
+    start_scheduler(idle_s=0.5).wait(timeout=20)
+    assert read_outcome(reference, home) == ("cancelled", "cancelled while it ran")
+    assert ended(home) == [reference.job_id]
+
+
 def test_a_failing_reference_does_not_block_its_candidates(home: Path, start_scheduler: StartScheduler) -> None:
     job = fake_job("noreference")
     reference = reference_job(job.workload)

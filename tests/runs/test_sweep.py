@@ -76,8 +76,8 @@ def test_quick_is_small_and_takes_the_gpu_where_there_is_one(there: Machine | No
 def test_the_inference_ladder_climbs_from_fp32_to_cuda_graphs() -> None:
     assert labels(expand("ladder_inference", INFERENCE, GPU)) == [
         "baseline", "tf32", "bf16", "xformers · bf16", "flash_attn_2 · bf16", "sdpa · bf16",
-        "sdpa · bf16 · channels_last", "sdpa · bf16 · channels_last · default",
-        "sdpa · bf16 · channels_last · reduce_overhead", "baseline",
+        "sdpa · bf16 · channels_last", "sdpa · bf16 · channels_last · compile default",
+        "sdpa · bf16 · channels_last · compile reduce_overhead", "baseline",
     ]  # fmt: skip
     more = labels(expand("ladder_inference", INFERENCE, GPU, options=Options(max_autotune=True, sdpa_kernels=True)))
     assert {"sdpa_cudnn · bf16", "sdpa_flash · bf16", "sdpa_efficient · bf16"} < set(more)
@@ -87,9 +87,9 @@ def test_the_inference_ladder_climbs_from_fp32_to_cuda_graphs() -> None:
 def test_the_training_ladder_has_a_memory_branch_and_an_fp16_rung() -> None:
     found = labels(expand("ladder_train", TRAIN, GPU))
     assert found[:3] == ["baseline", "tf32", "bf16_amp"]
-    assert "sdpa · bf16_amp · channels_last · full · adamw_fused" in found
+    assert "sdpa · bf16_amp · channels_last · checkpointing full · adamw_fused" in found
     assert "sdpa · fp16_amp · channels_last · adamw_fused" in found
-    assert found[-2] == "sdpa · bf16_amp · channels_last · adamw_fused · default"
+    assert found[-2] == "sdpa · bf16_amp · channels_last · adamw_fused · compile default"
 
 
 @pytest.mark.parametrize(("name", "workload"), [("ladder_inference", INFERENCE), ("ladder_train", TRAIN)])
@@ -108,9 +108,10 @@ def test_a_missing_package_is_a_rejected_run_that_stays_in_the_sweep() -> None:
 
 
 def test_a_grid_is_the_product_with_its_baseline_and_without_families_that_cannot_matter() -> None:
-    families = {"attention": ["math", "sdpa"], "precision": ["fp32", "bf16"], "optimizer": ["adamw", "adamw_fused"]}
+    families = {"attention": ["math", "sdpa"], "precision": ["fp32", "bf16"], "optimizer": ["adamw"]}
     grid = expand("grid", INFERENCE, GPU, options=Options(families=families))
     assert labels(grid) == ["baseline", "bf16", "sdpa", "sdpa · bf16", "baseline"]
+    families["optimizer"].append("adamw_fused")
     assert len(labels(expand("grid", TRAIN, GPU, options=Options(families=families)))) == 9
     assert labels(expand("grid", TRAIN, GPU, options=Options(families={"attention": ["sdpa"]})))[0] == "baseline"
 
@@ -122,6 +123,7 @@ def test_a_grid_is_the_product_with_its_baseline_and_without_families_that_canno
         ("ladder_train", INFERENCE, {}, "mode=train, not inference"),
         ("grid", INFERENCE, {"speed": ["fast"]}, "the families are attention"),
         ("grid", INFERENCE, {"attention": ["sdp"]}, "unknown attention sdp: choose from math"),
+        ("grid", INFERENCE, {"optimizer": ["adamw", "adamw_fused"]}, "optimizer makes no difference with mode=infer"),
     ],
 )
 def test_what_is_unknown_is_named_with_the_choices(

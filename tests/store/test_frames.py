@@ -123,6 +123,17 @@ def test_an_empty_store_gives_empty_frames(name: str, root: Path, database: Path
     assert empty.dtypes.to_dict() == query(name)().dtypes.to_dict()
 
 
+def test_durations_are_those_of_this_home_and_not_of_a_recorded_study(
+    root: Path, tmp_path: Path, database: Path
+) -> None:
+    write_run(tmp_path / "recorded", run_id="fast-gpu", duration_s=1.0)
+    sync()
+    assert frames.durations().empty
+    write_run(root, run_id="own", duration_s=50.0)
+    sync()
+    assert frames.durations()["duration_s"].tolist() == [50.0]
+
+
 def test_without_an_index_there_is_one_clear_line(database: Path) -> None:
     with pytest.raises(StoreError, match="python -m store sync"):
         frames.runs()
@@ -132,8 +143,16 @@ def test_ladder_golden(run_ids: list[str]) -> None:
     ladder = frames.ladder("fixture-ladder")
     assert ladder["run_id"].tolist() == run_ids
     assert ladder["step_label"].tolist() == [
-        *("baseline", "+ sdpa", "+ bf16", "+ xformers", "+ channels_last", "+ default", "+ reduce_overhead"),
-        *("+ max_autotune", "+ fp16", "baseline again"),
+        *(
+            "baseline",
+            "+ sdpa",
+            "+ bf16",
+            "+ xformers",
+            "+ channels_last",
+            "+ compile default",
+            "+ compile reduce_overhead",
+        ),
+        *("+ compile max_autotune", "+ fp16", "baseline again"),
     ]
     speedups = [1, 1 / 0.9, 2.5, None, 1 / 0.38, 4, 5, None, 1 / 0.395, 1 / 1.01]
     expected = pd.Series(speedups, dtype=float, name="speedup")

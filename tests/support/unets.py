@@ -41,6 +41,20 @@ def pixel_unet() -> UNet2DModel:
     )
 
 
+def one_level_unet() -> UNet2DModel:
+    """The smallest UNet with attention: what a test of the compiler can afford."""
+    return UNet2DModel(
+        block_out_channels=(16,),
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=8,
+        attention_head_dim=8,
+        down_block_types=("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",),
+        mid_block_type=None,
+    )
+
+
 def not_a_unet() -> object:
     return object()
 
@@ -67,14 +81,24 @@ def inputs_of(made: Subject, draws: int = 1) -> list[Inputs]:
 
 def fidelity(work: Workload, combo: Combo | None = None) -> numerics.Fidelity:
     """Output, loss and gradients of a fresh UNet under a combo."""
-    made, _ = subject(work, combo)
-    return numerics.compute(made, inputs_of(made)[0], work.batch)
+    return collect(subject(work, combo)[0])
+
+
+def collect(made: Subject) -> numerics.Fidelity:
+    """Output, loss and gradients of the first two samples of one call."""
+    size = made.workload.fidelity_batch
+    return numerics.collect(made, *numerics.run_once(made, inputs_of(made)[0], size), size)
 
 
 def errors(work: Workload, combo: Combo) -> numerics.Errors:
     """A combo's errors against the plain model."""
+    return compare(fidelity(work, combo), work)
+
+
+def compare(found: numerics.Fidelity, work: Workload) -> numerics.Errors:
+    """What was found against the plain model."""
     sizes = {name: parameter.numel() for name, parameter in build(work).named_parameters()}
-    return numerics.compare(fidelity(work, combo), fidelity(work), sizes)
+    return numerics.compare(found, fidelity(work), sizes)
 
 
 def trace(made: Subject, folder: Path) -> tracing.Trace:

@@ -131,6 +131,9 @@ def test_ratios_are_coloured_by_what_is_better() -> None:
     assert ratios.colour_of(0.5, 0.4, 1.1, better="lower", drift=0.02) == palette.EVEN
     assert ratios.colour_of(1.01, 1.005, 1.02, better="lower", drift=0.02) == palette.EVEN
     assert ratios.colour_of(2.0, 1.9, 2.1, better="", drift=0.0) == palette.EVEN
+    unknown = float("nan")
+    assert ratios.colour_of(0.9, unknown, unknown, better="lower", drift=None) == palette.BETTER
+    assert ratios.colour_of(0.99, unknown, unknown, better="lower", drift=0.02) == palette.EVEN
 
 
 def test_categories_keep_their_order_and_colour_in_every_run(rows: dict[str, pd.DataFrame]) -> None:

@@ -60,8 +60,9 @@ def test_a_trace_without_events_is_empty(tmp_path: Path) -> None:
         ("a.json", b'{"traceEvents": [{"ph": "X", "ts": "now"}]}'),
         ("a.json.gz", b"not gzip"),
         ("a.json.gz", SDPA.read_bytes()[:1000]),
-        ("a.json.gz", gzip.compress(b'{"traceEvents": [')),
+        ("a.json.gz", gzip.compress(b'{"traceEvents": [', mtime=0)),
     ],
+    ids=["no json", "a list", "no events", "no time", "no gzip", "cut short", "half a json"],
 )
 def test_a_file_that_is_no_trace_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)

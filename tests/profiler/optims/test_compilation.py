@@ -1,0 +1,72 @@
+"""Compilation on a CPU: the same results as the plain model, and a compiled region in the trace."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from profiler.combo import Combo
+from profiler.optims import compilation
+from profiler.verify import verify
+from tests.support import unets
+from tests.support.unets import FACTORIES, subject, trace, workload
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor builds C++ on a CPU: install g++")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")  # Inductor's own, in max-autotune
+@pytest.mark.parametrize(
+    ("mode", "choice"), [("inference", "default"), ("inference", "max_autotune"), ("train", "default")]
+)
+def test_a_compiled_model_agrees_with_the_plain_one_and_shows_in_the_trace(
+    mode: str, choice: Any, tmp_path: Path
+) -> None:
+    work = workload(f"{unets.__name__}:one_level_unet", mode=mode)
+    made, evidence = subject(work, Combo(compilation=choice))
+    errors = unets.compare(unets.collect(made), work)
+    assert errors.output_error <= 1e-5
+    assert (errors.gradient_error or 0.0) <= 1e-4
+    found = verify(evidence[-1], trace(made, tmp_path), made)
+    assert found.confirmed, found.finding
+    assert found.observed["compiled regions"] > 0
+
+
+@pytest.mark.parametrize("kind", FACTORIES)
+def test_an_eager_trace_shows_none(kind: str, tmp_path: Path) -> None:
+    made, evidence = subject(workload(kind, mode="train"))
+    found = verify(evidence[-1], trace(made, tmp_path), made)
+    assert found.confirmed, found.finding
+    assert set(found.observed.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("choice", "device", "graphs"),
+    [("default", "cuda", False), ("reduce_overhead", "cuda", True), ("max_autotune", "cuda", True)],
+)
+def test_what_a_gpus_trace_must_show(choice: str, device: str, graphs: bool) -> None:
+    made, _ = subject(workload())
+    on_gpu = type(made)(unet=made.unet, workload=workload(device=device), call=made.call)
+    compiled, evidence = compilation.apply(on_gpu, choice)
+    assert compiled.uses_graphs is graphs
+    assert ("graph launches" in evidence.must_appear) is graphs
+    assert "Triton kernels" in evidence.must_appear
+    assert compiled.call is not made.unet
+
+
+def test_compiling_a_cpus_training_step_keeps_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._inductor.config, "layout_optimization", True)
+    _, evidence = compilation.apply(subject(workload(mode="train"))[0], "default")
+    assert evidence.facts["layout_optimization"] is False
+    assert torch._inductor.config.layout_optimization is False

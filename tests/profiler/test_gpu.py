@@ -1,0 +1,165 @@
+"""On a GPU: kernels against strict fp32, and that what was asked for is what ran."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from profiler import numerics, tracing
+from profiler.combo import Combo, choices, why_not
+from profiler.environment import probe
+from profiler.optims import attention
+from profiler.optims.precision import TF32_KERNELS
+from profiler.session import profile
+from profiler.verify import count, observed_attention, verify
+from profiler.workload import Workload
+from tests.support.unets import errors, subject, trace, workload
+
+pytestmark = pytest.mark.gpu
+
+# Relative L2 error of a 16-bit kernel against math in fp32: bfloat16 keeps 8 bits, fp16 11, and a sum of 64 products
+# rounds a little more than one.
+TOLERANCE = {torch.bfloat16: 1.5e-2, torch.float16: 2e-3}
+# Of a whole UNet in strict fp32: cuDNN's algorithms for other layouts sum in another order, or by Winograd's transform.
+FP32_OUTPUT, FP32_GRADIENT = 1e-4, 1e-3
+
+
+def _skip_if_impossible(combo: Combo, work: Workload) -> None:
+    if reason := why_not(combo, work, probe()):
+        pytest.skip(reason)
+
+
+def _math(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    scores = torch.einsum("bthd,bshd->bhts", query, key) / query.shape[-1] ** 0.5
+    return torch.einsum("bhts,bshd->bthd", scores.softmax(-1), value)
+
+
+def _forward_and_gradients(kernel: attention.Kernel, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    out = kernel(*leaves)
+    weights = torch.linspace(-1, 1, out.shape[1], device="cuda").view(1, -1, 1, 1)
+    (out.float() * weights).sum().backward()
+    return [out.detach().double(), *(leaf.grad.double() for leaf in leaves if leaf.grad is not None)]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=["bf16", "fp16"])
+@pytest.mark.parametrize("head_dim", [40, 64, 80, 160])
+@pytest.mark.parametrize("choice", [name for name in choices("attention") if name != "math"])
+def test_a_kernel_agrees_with_math_in_fp32(choice: Any, head_dim: int, dtype: torch.dtype) -> None:
+    precision: Any = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
+    work = workload("tiny", mode="train", device="cuda")
+    combo = Combo(attention=choice, precision=precision)
+    _skip_if_impossible(combo, work)
+    made, _ = subject(work, Combo(precision=precision))
+    if not attention._serves(choice, head_dim, made):
+        pytest.skip(f"{choice} does not serve head dim {head_dim} here; such layers keep sdpa")
+    torch.manual_seed(0)
+    shapes = ((2, 256, 4, head_dim), (2, 77, 4, head_dim), (2, 77, 4, head_dim))
+    tensors = [torch.randn(shape, device="cuda").to(dtype) for shape in shapes]
+    kernel = attention._kernel(choice)
+    assert kernel is not None
+    expected = _forward_and_gradients(_math, [tensor.float() for tensor in tensors])
+    for found, exact in zip(_forward_and_gradients(kernel, tensors), expected, strict=True):
+        assert (found - exact).norm() <= TOLERANCE[dtype] * exact.norm()
+
+
+@pytest.mark.parametrize("kind", ["conditional_unet", "pixel_unet"])
+@pytest.mark.parametrize("choice", ["sdpa", "sdpa_efficient", "xformers"])
+def test_attention_in_a_unet_agrees_with_the_plain_model_in_fp32(kind: str, choice: Any) -> None:
+    work = workload(kind, mode="train", device="cuda")
+    _skip_if_impossible(Combo(attention=choice), work)
+    found = errors(work, Combo(attention=choice))
+    assert found.output_error <= FP32_OUTPUT
+    assert (found.gradient_error or 1.0) <= FP32_GRADIENT
+
+
+@pytest.mark.parametrize(
+    ("choice", "kernel"), [("sdpa_flash", "flash"), ("sdpa_efficient", "efficient"), ("sdpa_cudnn", "cudnn")]
+)
+def test_a_held_backend_is_the_one_that_runs(choice: Any, kernel: str, tmp_path: Path) -> None:
+    work, combo = workload("tiny", mode="train", device="cuda"), Combo(attention=choice, precision="bf16")
+    _skip_if_impossible(combo, work)
+    made, evidence = subject(work, combo)
+    traced = trace(made, tmp_path)
+    found = next(verify(one, traced, made) for one in evidence if one.family == "attention")
+    assert found.confirmed, found.finding
+    assert set(observed_attention(traced)) == {kernel}
+
+
+@pytest.mark.parametrize(("precision", "runs_tf32"), [("fp32", False), ("tf32", True)])
+def test_tf32_kernels_run_when_asked_for_and_only_then(precision: Any, runs_tf32: bool, tmp_path: Path) -> None:
+    work = workload("sd15", mode="inference", device="cuda", batch=1)
+    _skip_if_impossible(Combo(precision=precision), work)
+    made, evidence = subject(work, Combo(precision=precision))
+    traced = trace(made, tmp_path)
+    found = next(verify(one, traced, made) for one in evidence if one.family == "precision")
+    assert (count(TF32_KERNELS, traced.names()) > 0) is runs_tf32
+    assert found.confirmed, found.finding
+
+
+@pytest.mark.parametrize("choice", choices("optimizer"))
+def test_the_optimizer_is_launched_as_asked(choice: Any, tmp_path: Path) -> None:
+    made, evidence = subject(workload("tiny", mode="train", device="cuda"), Combo(optimizer=choice))
+    traced = trace(made, tmp_path)
+    found = next(verify(one, traced, made) for one in evidence if one.family == "optimizer")
+    assert found.confirmed, found.finding
+    launched = sum(kernel.phase == "optimizer" for kernel in traced.found.kernels)
+    tensors = found.facts["num_tensors"]
+    assert launched > 5 * tensors if choice == "adamw" else launched < tensors
+
+
+@pytest.mark.parametrize("kind", ["conditional_unet", "pixel_unet"])
+@pytest.mark.parametrize("choice", ["channels_last", "full"])
+def test_layout_and_recomputation_change_no_result(kind: str, choice: str) -> None:
+    family = "memory_format" if choice == "channels_last" else "checkpointing"
+    found = errors(workload(kind, mode="train", device="cuda"), Combo.from_dict({family: choice}))
+    assert found.output_error <= FP32_OUTPUT
+    assert (found.gradient_error or 1.0) <= FP32_GRADIENT
+
+
+def test_every_kernel_of_a_training_step_is_attributed(tmp_path: Path) -> None:
+    made, _ = subject(workload("tiny", mode="train", device="cuda"), Combo(precision="bf16_amp", attention="sdpa"))
+    traced: tracing.Trace = trace(made, tmp_path)
+    kernels = traced.found.kernels
+    assert {kernel.phase for kernel in kernels} >= {"forward", "backward", "optimizer"}
+    assert [kernel.name for kernel in kernels if kernel.op is None and kernel.category != "memcpy"] == []
+    other = sum(kernel.duration_ns for kernel in kernels if kernel.category == "other")
+    assert other <= 0.02 * sum(kernel.duration_ns for kernel in kernels)
+
+
+def test_a_run_of_ddpm_is_done_with_everything_that_a_gpu_can_tell(tmp_path: Path) -> None:
+    work = Workload(model="ddpm-cifar10", mode="train", batch=16, device="cuda", min_samples=10, min_seconds=0.5)
+    combo = Combo(attention="sdpa", precision="bf16", optimizer="adamw_fused")
+    _skip_if_impossible(combo, work)
+    numerics.make_reference(work, tmp_path / "references" / work.reference_key, lambda stage, detail: None)
+    record = profile(combo, work, tmp_path / "run", run_id="run", references=tmp_path / "references")
+    assert (record.status, record.cause) == ("done", "")
+    assert {e.family for e in record.evidence if e.confirmed} >= {"attention", "precision", "optimizer", "compilation"}
+    m = record.metrics
+    known = (
+        m.step_energy_j,
+        m.mean_power_w,
+        m.gpu_busy_share,
+        m.peak_reserved_gib,
+        m.peak_device_gib,
+        m.host_enqueue_ms,
+    )
+    assert all(value is not None and value > 0 for value in known)
+    assert (m.peak_allocated_gib or 0) <= (m.peak_reserved_gib or 0) <= (m.peak_device_gib or 0)
+    assert record.launch_verdict in ("gpu-bound", "launch-bound")
+    assert (tmp_path / "run" / "telemetry.parquet").is_file()
+
+
+def test_skipped_steps_of_loss_scaling_are_counted(tmp_path: Path) -> None:
+    work = Workload(model="ddpm-cifar10", mode="train", batch=4, device="cuda", min_samples=5, min_seconds=0.1)
+    record = profile(Combo(precision="fp16_amp"), work, tmp_path / "run", run_id="run", references=tmp_path)
+    assert record.status == "done"
+    assert record.metrics.loss_scale == 65536 / 2 ** (record.metrics.num_skipped_steps or 0)
+
+
+def test_a_batch_that_does_not_fit_is_an_oom(tmp_path: Path) -> None:
+    work = Workload(model="ddpm-cifar10", mode="train", batch=2, resolution=2048, device="cuda")  # scores of 4 TB
+    record = profile(Combo(), work, tmp_path / "run", run_id="run", references=tmp_path)
+    assert record.status == "oom"
+    assert "out of memory" in record.cause

@@ -1,0 +1,83 @@
+"""The traced pass of a real step on a CPU, and the tables that a run folder keeps of it."""
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from profiler import memory
+from profiler.subject import Subject
+from profiler.tracing import Trace, write_tables
+from tests.support.unets import subject, trace, workload
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Trace, Path]:
+    folder = tmp_path_factory.mktemp("trace")
+    made, _ = subject(workload(mode="train"))
+    found = trace(made, folder)
+    write_tables(found, folder)
+    return made, found, folder
+
+
+def test_one_step_is_traced_in_its_phases(traced: tuple[Subject, Trace, Path]) -> None:
+    _, found, _ = traced
+    assert found.num_steps == 1
+    assert {op.phase for op in found.found.ops} >= {"forward", "backward", "optimizer"}
+    assert found.step_ms >= found.found.steps[0].duration_ns / 1e6 * 0.9
+
+
+def test_the_trace_file_is_one_that_perfetto_opens(traced: tuple[Subject, Trace, Path]) -> None:
+    (file,) = traced[2].glob("*.pt.trace.json.gz")
+    assert len(json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]) > 100
+
+
+def test_kernel_times_add_up_to_the_step(traced: tuple[Subject, Trace, Path]) -> None:
+    _, found, folder = traced
+    table = pq.read_table(folder / "kernels.parquet")
+    step_ns = found.found.steps[0].duration_ns
+    assert 0.5 * step_ns < sum(table["duration_ns"].to_pylist()) <= step_ns * 1.02
+    assert all(0 <= start <= step_ns for start in table["start_ns"].to_pylist())
+    assert set(table["stream"].to_pylist()) == {None}
+
+
+# Self time of operators that compute nothing here: views, allocations, a dropout of 0, and the autograd engine's nodes.
+_BOOKKEEPING = re.compile(
+    r"^(autograd::engine|torch::autograd|\w+Backward\d*$|detach"
+    r"|aten::(t|view|_?reshape\w*|_unsafe_view|permute|empty\w*|expand|as_strided|(un)?squeeze"
+    r"|broadcast_tensors|resize_|dropout|split|chunk|slice|narrow|select|transpose|detach|result_type|resolve_\w+|to|zeros|zeros_like|ones_like|item|_local_scalar_dense"
+    r"|slice_backward|lift_fresh)$)"
+)
+
+
+def test_on_a_cpu_only_bookkeeping_is_of_category_other(traced: tuple[Subject, Trace, Path]) -> None:
+    kernels = traced[1].found.kernels
+    assert {"conv", "gemm", "norm", "attention", "elementwise", "optimizer"} <= {k.category for k in kernels}
+    assert {k.name for k in kernels if k.category == "other" and not _BOOKKEEPING.search(k.name)} == set()
+
+
+def test_operators_keep_their_shapes(traced: tuple[Subject, Trace, Path]) -> None:
+    table = pq.read_table(traced[2] / "ops.parquet").to_pandas()
+    first = table[table["name"] == "aten::convolution"].iloc[0]
+    assert first["shapes"].startswith("2x4x8x8, 32x4x3x3")
+    assert (table["self_ns"] <= table["duration_ns"]).all()
+    assert table["device_self_ns"].isna().all()
+
+
+def test_the_memory_of_a_training_step_has_its_categories(traced: tuple[Subject, Trace, Path]) -> None:
+    made, found, folder = traced
+    num_parameters = sum(p.numel() for p in made.unet.parameters())
+    table = pq.read_table(folder / "memory.parquet").to_pandas()
+    held = memory.held(made, [])
+    assert table["parameters_bytes"].iloc[0] == 4 * num_parameters
+    assert table["optimizer_state_bytes"].iloc[0] == sum(held.optimizer_state.values())
+    # Every gradient is alive at the end of the backward, and none after zero_grad.
+    assert table["gradients_bytes"].max() == pytest.approx(4 * num_parameters, rel=0.02)
+    assert table["gradients_bytes"].iloc[-1] <= 0.02 * 4 * num_parameters
+    assert table["activations_bytes"].max() > 0
+    assert table["time_ns"].is_monotonic_increasing
+    assert table["reserved_bytes"].isna().all()
+    assert found.peak_bytes > 3 * 4 * num_parameters

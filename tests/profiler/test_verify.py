@@ -1,0 +1,118 @@
+"""Verification: what was promised and did not happen is found, for every family."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from profiler import tracing
+from profiler.combo import FAMILIES, Combo
+from profiler.optims import ORDER
+from profiler.record import Evidence
+from profiler.subject import Subject
+from profiler.verify import count, observed_attention, verify
+from tests.support.unets import subject, trace, workload
+
+TRAIN = workload(mode="train")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, tracing.Trace]:
+    """A training step in which nothing was switched on."""
+    made, _ = subject(TRAIN)
+    return made, trace(made, tmp_path_factory.mktemp("plain"))
+
+
+def _promised(family: str, choice: str) -> Evidence:
+    """The evidence that the family's apply gives, of a subject that is never run."""
+    made, _ = subject(TRAIN)
+    return dict(ORDER)[family](made, choice)[1]
+
+
+@pytest.mark.parametrize(
+    ("family", "choice", "finding"),
+    [
+        ("attention", "sdpa_flash", "the trace shows no flash; the trace shows math: aten::"),
+        ("attention", "sdpa", "the trace shows math: aten::"),
+        ("precision", "bf16", "only 0% of the matmuls and convolutions take c10::BFloat16"),
+        ("precision", "bf16_amp", "only 0% of the matmuls and convolutions take c10::BFloat16"),
+        ("memory_format", "channels_last", "no convolution was given a channels_last image"),
+        ("checkpointing", "full", "no convolution runs again in the backward"),
+        ("optimizer", "adamw_fused", "the trace shows no fused update; the trace shows for-loop update"),
+        ("optimizer", "adamw_foreach", "the trace shows no foreach update"),
+        ("compilation", "default", "the trace shows no compiled regions"),
+    ],
+)
+def test_a_choice_that_did_not_happen_is_found(
+    plain: tuple[Subject, tracing.Trace], family: str, choice: str, finding: str
+) -> None:
+    made, traced = plain
+    found = verify(_promised(family, choice), traced, made)
+    assert found.confirmed is False
+    assert finding in found.finding
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "memory_format"])
+def test_the_baseline_is_confirmed(plain: tuple[Subject, tracing.Trace], family: str) -> None:
+    made, traced = plain
+    found = verify(_promised(family, getattr(Combo(), family)), traced, made)
+    assert found.confirmed is (None if family == "memory_format" else True)  # contiguous leaves no mark to look for
+    assert found.finding == ""
+
+
+def test_a_baseline_that_leaves_no_mark_is_not_judged(plain: tuple[Subject, tracing.Trace]) -> None:
+    made, traced = plain
+    found = verify(_promised("memory_format", "contiguous"), traced, made)
+    assert (found.confirmed, found.observed, found.finding) == (None, {}, "")
+
+
+def test_math_that_runs_as_flash_is_found(tmp_path: Path) -> None:
+    made, _ = subject(TRAIN, Combo(attention="sdpa"))
+    found = verify(_promised("attention", "math"), trace(made, tmp_path), made)
+    assert found.confirmed is False
+    assert found.finding.startswith("the trace shows no math; the trace shows flash")
+
+
+def test_fp32_that_runs_in_16_bits_is_found(tmp_path: Path) -> None:
+    made, _ = subject(TRAIN, Combo(precision="bf16"))
+    found = verify(_promised("precision", "fp32"), trace(made, tmp_path), made)
+    assert found.confirmed is False
+    assert "take float" in found.finding
+
+
+def test_a_checkpointing_flag_that_was_taken_back_is_found(tmp_path: Path) -> None:
+    made, evidence = subject(TRAIN, Combo(checkpointing="full"))
+    made.unet.disable_gradient_checkpointing()
+    assert verify(evidence[3], trace(made, tmp_path), made).confirmed is False
+
+
+def test_blocks_that_run_again_unasked_are_found(tmp_path: Path) -> None:
+    made, evidence = subject(TRAIN)
+    made.unet.enable_gradient_checkpointing()
+    found = verify(evidence[3], trace(made, tmp_path), made)
+    assert found.finding == "convolutions run again in the backward"
+
+
+def test_an_optimizer_that_lost_its_flag_is_found(tmp_path: Path) -> None:
+    made, evidence = subject(TRAIN, Combo(optimizer="adamw_fused"))
+    loop = torch.optim.AdamW(made.unet.parameters(), foreach=False, fused=False)
+    found = verify(evidence[4], trace(replace(made, optimizer=loop), tmp_path), made)
+    assert found.confirmed is False
+    assert "no fused update" in found.finding
+
+
+def test_an_unconverted_call_under_a_compiled_name_is_found(plain: tuple[Subject, tracing.Trace]) -> None:
+    _, traced = plain
+    compiled, promised = dict(ORDER)["compilation"](subject(TRAIN)[0], "default")
+    assert verify(promised, traced, compiled).confirmed is False
+
+
+def test_attention_is_counted_once_a_layer(plain: tuple[Subject, tracing.Trace]) -> None:
+    assert observed_attention(plain[1]) == {"math": 2 * 8}  # forward and backward
+
+
+def test_patterns_count_calls(plain: tuple[Subject, tracing.Trace]) -> None:
+    names = plain[1].names()
+    assert count(r"^steplens\.phase\.", names) == 3
+    assert count(r"no such kernel", names) == 0
