@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from profiler.combo import Combo
+from profiler.record import RECORD_FILE
 from profiler.workload import Workload
 from runs import archive, cli_sweep, job_queue, resume, sweep, tables
 from runs.budget import Budget
@@ -16,7 +17,9 @@ from runs.cli_options import given, parse_duration, takes_combo_and_workload, ta
 from runs.cli_support import (
     ACCEPTED,
     FAILED_RUNS,
+    USAGE,
     Group,
+    fail,
     follow,
     home_of,
     machine_here,
@@ -143,7 +146,8 @@ def run(
         chosen = Workload(**{"device": sweep.default_device(machine)} | given(workload))
         job = measure_job(Combo(**given(combo)), chosen)
     jobs = with_references([job], job_queue.known_references(home))
-    job_queue.submit(jobs, home=home)
+    with usage():
+        job_queue.submit(jobs, home=home)
     if not wait:
         print_result({"run_id": job.job_id, "state": "queued"}, f"queued as {job.job_id}", as_json)
         return
@@ -200,7 +204,10 @@ def show(
     home = home_of(ctx)
     with usage():
         found = _find_run(run_id, home)
-    record = read_record(run_folder(found, home))
+    folder = run_folder(found, home)
+    record = read_record(folder)
+    if record is None and (folder / RECORD_FILE).is_file():
+        fail(f"{folder / RECORD_FILE} cannot be read: it is damaged or cut short; run it again", USAGE)
     if as_json:
         values = record.to_dict() if record else {"run_id": found, "events": job_queue.events(found, home=home)}
         print(json.dumps(values, indent=1))

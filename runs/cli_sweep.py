@@ -12,7 +12,7 @@ from profiler.workload import Workload
 from runs import job_queue, resume, sweep, tables
 from runs.budget import Budget, set_budget
 from runs.cli_options import given
-from runs.cli_support import BUDGET_RAN_OUT, end_left_jobs, follow, out, print_result, report
+from runs.cli_support import BUDGET_RAN_OUT, end_left_jobs, follow, out, print_result, report, usage
 from runs.estimate import estimate_job_s
 from runs.history import durations
 
@@ -50,7 +50,8 @@ def start(planned: sweep.Sweep, home: Path, limit: Budget | None, *, dry_run: bo
     console.print(f"{planned.num_runs} runs, {roughly}{tables.clock(planned.estimate_s)}, as {planned.sweep_id}")
     if not dry_run:
         limit_time(planned.sweep_id, limit, home)
-        job_queue.submit(planned.jobs, home=home)
+        with usage():
+            job_queue.submit(planned.jobs, home=home)
     if dry_run or not wait:
         state = "planned" if dry_run else "queued"
         hint = "" if dry_run else f"follow it: python -m runs sweep --resume {planned.sweep_id} --wait"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from profiler.combo import BASELINE, Combo
 from profiler.record import SweepPlace
-from profiler.workload import Workload
+from profiler.workload import ZOO, Workload
 
 Kind = Literal["measure", "reference", "probe"]
 KINDS: tuple[str, ...] = ("measure", "reference", "probe")
@@ -118,3 +118,20 @@ def run_folder(job_id: str, at: Path | None = None) -> Path:
     """Where a job leaves what it finds: a run in runs/, references and probes (no runs) in the queue."""
     is_run = not job_id.startswith(("reference-", "probe-"))
     return home(at) / ("runs" if is_run else "queue/support") / job_id
+
+
+def check_model(job: Job) -> None:
+    """Raise ValueError when the model is neither of the zoo, nor a UNet's folder, nor spelt like module:factory.
+
+    What only importing or loading can tell is left to the worker.
+    """
+    model = job.workload.model
+    if not job.workload.is_custom or ":" in model:
+        return
+    folder = Path(job.directory or ".") / Path(model).expanduser()
+    if not folder.is_dir():
+        raise ValueError(
+            f"unknown model {model!r}: choose {', '.join(ZOO)}, an existing local diffusers folder, or module:factory"
+        )
+    if not any((folder / name / "config.json").is_file() for name in ("", "unet")):
+        raise ValueError(f"{model} is no diffusers model: it has neither config.json nor unet/config.json")

@@ -18,7 +18,7 @@ from profiler.record import write_json
 from runs import queue_folder
 from runs.budget import fits, read_budget
 from runs.history import durations
-from runs.job import Job, probe_job, run_folder
+from runs.job import Job, check_model, probe_job, run_folder
 from runs.job import home as home_folder
 from runs.machine_file import read_machine
 from runs.outcome import LOG_FILE, read_events, read_outcome, write_outcome
@@ -60,8 +60,11 @@ def submit(
 ) -> list[Job]:
     """Queue jobs in their order, each once (a job that is there already stays), and see that they will run.
 
-    Raises HomeError.
+    Raises HomeError, and ValueError for a model that is not there: better now than after an hour in the queue.
     """
+    jobs = list(jobs)
+    for job in jobs:
+        check_model(job)
     at = home_folder(home)
     with _naming_the_remedy(at):
         make_folders(at)

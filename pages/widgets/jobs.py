@@ -29,10 +29,10 @@ STAGES = {
 
 
 def attempt(action: Callable[..., Any], *arguments: Any) -> Any:
-    """What the queue answers; None, with the remedy shown, when the data folder cannot be written."""
+    """What the queue answers; None, with the remedy shown, when it cannot be written or a model is not there."""
     try:
         return action(*arguments)
-    except HomeError as error:
+    except (HomeError, ValueError) as error:
         st.error(str(error), icon=":material/error:")
         return None
 

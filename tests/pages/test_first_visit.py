@@ -75,4 +75,4 @@ def _save_a_chart(page: Page, folder: Path) -> None:
     with page.expect_download(timeout=60_000) as saving:
         page.get_by_role("button", name="CSV", exact=True).first.click()
     saving.value.save_as(folder / "ladder.csv")
-    assert len(pd.read_csv(folder / "ladder.csv")) >= 2
+    assert "step_ms" in pd.read_csv(folder / "ladder.csv").columns

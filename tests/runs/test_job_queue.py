@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from profiler.combo import Combo
 from profiler.record import Record, SweepPlace
+from profiler.workload import Workload
 from runs import job_queue, queue_folder
 from runs.job import Job, measure_job, probe_job, retry_job, run_folder
 from tests.runs.conftest import fake_job, submit
@@ -175,3 +177,20 @@ def test_a_finished_job_and_one_put_back_change_folders_only(home: Path) -> None
 
 def _env() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(job_queue.ROOT)}
+
+
+@pytest.mark.parametrize(
+    ("model", "says"), [("sd51", "unknown model 'sd51'"), ("./nowhere", "existing local diffusers folder")]
+)
+def test_a_model_that_is_not_there_is_refused_before_it_waits(tmp_path: Path, model: str, says: str) -> None:
+    job = measure_job(Combo(), Workload(model=model, device="cpu"))
+    with pytest.raises(ValueError, match=says):
+        job_queue.submit([job], home=tmp_path, start_scheduler=False)
+    assert not job_queue.waiting_jobs(home=tmp_path)
+
+
+def test_a_folder_without_a_configuration_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    job = measure_job(Combo(), Workload(model=str(tmp_path / "empty"), device="cpu"))
+    with pytest.raises(ValueError, match=r"neither config\.json nor"):
+        job_queue.submit([job], home=tmp_path, start_scheduler=False)
