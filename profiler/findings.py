@@ -61,8 +61,9 @@ def note_fidelity(
         if error is not None and eager:
             found.metrics[f"{name}_ratio"] = error / eager
         if numerics.is_wrong(error, eager, combo.precision) and not found.wrong:
+            limit = "at most 1e-3" if combo.precision in ("fp32", "tf32") else "finite"
             against = (
-                f"plain eager in {combo.precision} has {eager:.2e}" if eager is not None else "at most 1e-3 is right"
+                f"plain eager in {combo.precision} has {eager:.2e}" if eager is not None else f"it must be {limit}"
             )
             found.wrong = f"{name} is {error:.2e}; {against}"
     if errors.worst_gradient is not None:
