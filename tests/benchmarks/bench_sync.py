@@ -10,6 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from profiler.combo import Combo
 from profiler.record import SweepPlace
 from store import frames
