@@ -18,6 +18,7 @@ from runs import job_queue, queue_folder, tables
 from runs.job import Job
 from runs.machine_file import machine_path, read_machine
 from runs.outcome import read_outcome
+from runs.processes import Identity
 from runs.watch import Outcome, SchedulerError, watch
 
 FAILED_RUNS, USAGE, BUDGET_RAN_OUT, NOT_WRITABLE, INTERRUPTED = 1, 2, 3, 4, 130
@@ -93,10 +94,19 @@ def end_left_jobs(home: Path) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         left = queue_folder.files(home, "running")
-        if not left or job_queue.scheduler_is_running(home):
+        if not left or _has_recovered(home):
             return
         job_queue.ensure_scheduler(home)
         time.sleep(0.5)
+
+
+def _has_recovered(home: Path) -> bool:
+    """Whether a scheduler lives that is past its recovery: what is in running/ now is its own."""
+    try:
+        values = json.loads(queue_folder.recovered_path(home).read_text(encoding="utf-8"))
+        return Identity(**values).is_alive and job_queue.scheduler_is_running(home)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def follow(jobs: Collection[Job], home: Path, console: Console, *, again: str, cancel: str) -> Outcome:

@@ -30,6 +30,11 @@ def lock_path(home: Path) -> Path:
     return home / "queue" / "scheduler.lock"
 
 
+def recovered_path(home: Path) -> Path:
+    """The identity of the scheduler that has last recorded what its predecessor left in running/."""
+    return home / "queue" / "recovered.json"
+
+
 def cancel_request(job_id: str, home: Path) -> Path:
     """The file that asks the scheduler to end a running job."""
     return home / "queue" / "cancel" / job_id

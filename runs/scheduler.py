@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import fcntl
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -72,6 +73,8 @@ class Scheduler:
 
     def run_until_idle(self) -> None:
         self.recover()
+        if (own := identify(os.getpid())) is not None:
+            write_json(queue_folder.recovered_path(self.home), own.to_dict())
         idle_since = time.monotonic()
         while True:
             job = self._next()
