@@ -283,7 +283,8 @@ def retry(
             jobs = resume.retries(plan, resume.read_records(plan, home), status.split(","))
             cli_sweep.limit_time(name, None, home)
     jobs = with_references(jobs, job_queue.known_references(home))
-    job_queue.submit(jobs, home=home)
+    with usage():
+        job_queue.submit(jobs, home=home)
     if wait and jobs:
         follow(jobs, home, out(as_json), again=f"python -m runs list --sweep {name}", cancel=name)
         report(list(resume.read_records(jobs, home).values()), as_json, f"Retried of {name}", code=True)

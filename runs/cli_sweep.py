@@ -82,8 +82,9 @@ def go_on(
         console.print(f"  added: {job.label}", markup=False)
     if not dry_run:
         limit_time(sweep_id, limit, home)
-        job_queue.submit(rest.first, home=home, priority=job_queue.SOON, start_scheduler=False)
-        job_queue.submit(rest.then, home=home)
+        with usage():
+            job_queue.submit(rest.first, home=home, priority=job_queue.SOON, start_scheduler=False)
+            job_queue.submit(rest.then, home=home)
     if dry_run or not wait:
         print_result({"sweep_id": sweep_id, "added": [job.job_id for job in rest.jobs]}, "", as_json)
         return

@@ -60,11 +60,13 @@ def submit(
 ) -> list[Job]:
     """Queue jobs in their order, each once (a job that is there already stays), and see that they will run.
 
-    Raises HomeError, and ValueError for a model that is not there: better now than after an hour in the queue.
+    Raises HomeError, and ValueError for a model that is not there: better now than after an hour in the queue. A new
+    attempt was accepted once, so its worker says what has changed since: a scheduler that recovers must not stumble.
     """
     jobs = list(jobs)
     for job in jobs:
-        check_model(job)
+        if job.retry_of is None:
+            check_model(job)
     at = home_folder(home)
     with _naming_the_remedy(at):
         make_folders(at)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.combo import why_not
-from profiler.record import write_json
+from profiler.record import Status, write_json
 from runs import launchers, queue_folder
 from runs.death import explain_death
 from runs.job import Job, retry_job, run_folder
@@ -104,8 +104,8 @@ class Scheduler:
             if is_first and not asked and not has_outcome(job, self.home):
                 again = retry_job(job, beyond_budget=job.beyond_budget)
                 submit([again], home=self.home, start_scheduler=False, priority=SOON)
-            status, cause = ("cancelled", "cancelled while it ran") if asked else ("failed", INTERRUPTED)
-            write_outcome(job, "cancelled" if asked else "failed", cause, home=self.home)
+            status: Status = "cancelled" if asked else "failed"
+            write_outcome(job, status, "cancelled while it ran" if asked else INTERRUPTED, home=self.home)
             _log(f"{job.job_id}: found in running/, recorded as {status}")
             self._close(job)
 

@@ -194,3 +194,9 @@ def test_a_folder_without_a_configuration_is_no_model(tmp_path: Path) -> None:
     job = measure_job(Combo(), Workload(model=str(tmp_path / "empty"), device="cpu"))
     with pytest.raises(ValueError, match=r"neither config\.json nor"):
         job_queue.submit([job], home=tmp_path, start_scheduler=False)
+
+
+def test_a_new_attempt_is_queued_though_its_model_is_gone_for_the_worker_will_say_so(tmp_path: Path) -> None:
+    job = retry_job(measure_job(Combo(), Workload(model="./gone", device="cpu")))
+    assert job_queue.submit([job], home=tmp_path, start_scheduler=False)
+    assert [waiting.job_id for waiting in job_queue.waiting_jobs(home=tmp_path)] == [job.job_id]
