@@ -5,6 +5,7 @@ traced with shapes and memory; the device is synchronised at both ends of a step
 """
 
 import statistics
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -96,12 +97,15 @@ def trace_steps(
     on_gpu = subject.workload.device == "cuda"
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
     phases, times = _Phases(subject), []
-    with profile(
-        activities=activities,
-        schedule=schedule(wait=0, warmup=1, active=TRACED_STEPS),
-        record_shapes=True,
-        profile_memory=True,
-    ) as profiler:
+    with (
+        warnings.catch_warnings(action="ignore", category=UserWarning),  # torch 2.11: of cycles, and we have but one
+        profile(
+            activities=activities,
+            schedule=schedule(wait=0, warmup=1, active=TRACED_STEPS),
+            record_shapes=True,
+            profile_memory=True,
+        ) as profiler,
+    ):
         for index in range(1 + TRACED_STEPS):
             clock.synchronize()
             start = clock.mark()
@@ -184,4 +188,11 @@ def _shapes(dims: object) -> str | None:
 
 
 def _write(table: pa.Table, file: Path) -> None:
-    pq.write_table(table, file, compression="zstd")
+    times = [name for name in table.column_names if name.endswith("_ns")]  # all different: differences pack better
+    pq.write_table(
+        table,
+        file,
+        compression="zstd",
+        use_dictionary=[name for name in table.column_names if name not in times],
+        column_encoding=dict.fromkeys(times, "DELTA_BINARY_PACKED"),
+    )

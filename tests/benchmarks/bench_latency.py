@@ -1,11 +1,13 @@
-"""Does the recorded latency agree with torch.utils.benchmark?
+"""Does our timing agree with torch.utils.benchmark on the same module?
 
 Run by hand: python tests/benchmarks/bench_latency.py [MODEL [DEVICE]].
-The ten lines that anybody would write, beside a full run of ours of the same combo; within 3% on a GPU is the aim.
+Ours and PyTorch's own tool take turns on one prepared UNet, because an eager UNet is bound by the CPU at small batches
+and a CPU's speed wanders; within 3% on a GPU is the aim. Both time ten steps between two synchronisations, as a sampler
+runs them; the last column is the latency of a step alone, with a synchronisation before and after it.
 """
 
+import statistics
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
@@ -13,37 +15,47 @@ from torch.utils.benchmark import Timer
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from profiler import zoo
+from profiler import measure, zoo
+from profiler.clock import clock_for
 from profiler.combo import Combo
-from profiler.session import profile
-from profiler.subject import cast_inputs, make_inputs
+from profiler.optims import apply_all
+from profiler.steps import inference_step, make_step
+from profiler.subject import Subject, cast_inputs, make_inputs
 from profiler.workload import Workload
 
+ROUNDS = 7
+COMBO = Combo(attention="sdpa", precision="bf16")
 
-def plain_ms(workload: Workload) -> float:
-    """bf16 UNet with diffusers' own SDPA processor, timed by PyTorch's own tool."""
-    unet = zoo.build(workload).to(torch.bfloat16)
-    inputs = cast_inputs(make_inputs(unet, workload, batch=workload.batch), torch.bfloat16, torch.contiguous_format)
-    with torch.no_grad():
-        timer = Timer(
-            "unet(inputs.sample, inputs.timestep, **inputs.condition, return_dict=False)",
-            globals={"unet": unet, "inputs": inputs},
-            num_threads=torch.get_num_threads(),
-        )
-        timer.timeit(10)
-        return timer.blocked_autorange(min_run_time=3).median * 1e3
+
+def compare(workload: Workload) -> str:
+    unet = zoo.build(workload)
+    subject, _ = apply_all(Subject(unet=unet, workload=workload, call=unet), COMBO)
+    inputs = cast_inputs(make_inputs(unet, workload, batch=workload.batch), subject.dtype, subject.memory_format)
+    step, clock = make_step(subject), clock_for(workload.device)
+    names = {"step": inference_step, "subject": subject, "inputs": inputs}
+    timer = Timer("step(subject, inputs)", globals=names, num_threads=torch.get_num_threads())  # its default is one
+
+    def ours_ms() -> float:
+        timing = measure.time_steps(step, [inputs], clock, min_samples=3 * measure.CHUNK, min_seconds=0)
+        return statistics.median(timing.step_ms)
+
+    def theirs_ms(steps: int, repeats: int) -> float:
+        return statistics.median(timer.timeit(steps).mean * 1e3 for _ in range(repeats))
+
+    measure.warm_up(step, [inputs], clock)
+    rounds = [(ours_ms(), theirs_ms(measure.CHUNK, 3), theirs_ms(1, 10)) for _ in range(ROUNDS)]
+    ours, theirs, alone = (statistics.median(column) for column in zip(*rounds, strict=True))
+    ratios = sorted(a / b for a, b, _ in rounds)
+    return (
+        f"{workload.label}: ours {ours:.3f} ms, torch.utils.benchmark {theirs:.3f} ms, ratio "
+        f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}); a step alone {alone:.3f} ms"
+    )
 
 
 def main() -> None:
     model, device = [*sys.argv[1:], *("tiny", "cpu")[len(sys.argv) - 1 :]]
     for batch in (2, 8):
-        workload = Workload(model=model, device=device, batch=batch, min_seconds=3.0)
-        with tempfile.TemporaryDirectory() as folder:
-            combo = Combo(attention="sdpa", precision="bf16")
-            record = profile(combo, workload, Path(folder), run_id="bench", references=Path(folder))
-        theirs, ours = plain_ms(workload), record.metrics.step_ms
-        assert ours is not None, record.cause
-        print(f"{workload.label}: ours {ours:.3f} ms, torch.utils.benchmark {theirs:.3f} ms, ratio {ours / theirs:.3f}")
+        print(compare(Workload(model=model, device=device, batch=batch)))
 
 
 if __name__ == "__main__":
