@@ -75,8 +75,8 @@ class Combo:
 
     @property
     def key(self) -> str:
-        """Eight hex digits that are equal for equal combos."""
-        canonical = json.dumps(asdict(self), sort_keys=True)
+        """Eight hex digits that are equal for equal combos; a family that is added later changes no key."""
+        canonical = json.dumps(self.difference(BASELINE), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
     def difference(self, other: "Combo") -> dict[str, str]:

@@ -1,28 +1,48 @@
 """The optimisation families, in the order in which they are applied."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from profiler.combo import Combo
 from profiler.optims import attention, checkpointing, compilation, memory_format, optimizer, precision
 from profiler.record import Evidence
 from profiler.subject import Subject
+from profiler.tracing import Trace
 
 Apply = Callable[[Subject, str], tuple[Subject, Evidence]]
+# What the trace says beyond names that must or must not appear: facts, and a finding ("" is good, None is not checked).
+Check = Callable[[Evidence, Trace, Subject], tuple[dict[str, Any], str | None]]
 
-ORDER: tuple[tuple[str, Apply], ...] = (
-    ("precision", precision.apply),  # first: it may convert the weights that all others look at
-    ("memory_format", memory_format.apply),  # before the optimizer copies the parameters' layout into its state
-    ("attention", attention.apply),  # on the plain modules, before anything wraps them
-    ("checkpointing", checkpointing.apply),  # inside the compiled region, so that the compiler sees it
-    ("optimizer", optimizer.apply),  # needs the final parameters
-    ("compilation", compilation.apply),  # last: it freezes the code path that the others have built
-)
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a family's choices are applied, and how a trace proves them."""
+
+    apply: Apply
+    check: Check | None = None
+
+
+FAMILY: dict[str, Family] = {
+    # first: it may convert the weights that all others look at
+    "precision": Family(precision.apply, precision.check),
+    # before the optimizer copies the parameters' layout into its state
+    "memory_format": Family(memory_format.apply, memory_format.check),
+    # on the plain modules, before anything wraps them
+    "attention": Family(attention.apply),
+    # inside the compiled region, so that the compiler sees it
+    "checkpointing": Family(checkpointing.apply, checkpointing.check),
+    # needs the final parameters
+    "optimizer": Family(optimizer.apply),
+    # last: it freezes the code path that the others have built
+    "compilation": Family(compilation.apply),
+}
 
 
 def apply_all(subject: Subject, combo: Combo) -> tuple[Subject, tuple[Evidence, ...]]:
     """Apply every family of the combo. Raises NotApplicable as soon as one cannot serve the model."""
     evidence = []
-    for family, apply in ORDER:
-        subject, found = apply(subject, getattr(combo, family))
+    for name, family in FAMILY.items():
+        subject, found = family.apply(subject, getattr(combo, name))
         evidence.append(found)
     return subject, tuple(evidence)

@@ -9,10 +9,13 @@ more work at best efficiency (arXiv 1604.06174), for a fraction of the activatio
 The recomputed work is not counted in model FLOPs (MFU), since a user gains nothing from it.
 """
 
+from typing import Any
+
 from torch import nn
 
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject
+from profiler.tracing import Trace
 
 
 def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
@@ -30,3 +33,15 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
 
 def _is_checkpointed(module: nn.Module) -> bool:
     return bool(getattr(module, "gradient_checkpointing", False))
+
+
+def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str | None]:
+    """Forward convolutions that run again inside the backward."""
+    recomputed = sum(op.event.name == "aten::convolution" and op.phase == "backward" for op in trace.found.ops)
+    seen = {"num_recomputed_convolutions": recomputed}
+    if subject.uses_graphs or subject.workload.mode != "train":
+        return seen, None
+    if evidence.choice == "none":  # a compiler may choose to recompute by itself
+        is_eager = subject.call is subject.unet
+        return seen, "convolutions run again in the backward" if recomputed and is_eager else ""
+    return seen, "" if recomputed else "no convolution runs again in the backward"

@@ -8,12 +8,15 @@ Cost: none in memory or accuracy beyond another summation order. Source: PyTorch
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject
+from profiler.traces.attribute import Op
+from profiler.tracing import Trace
 
 
 def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
@@ -31,3 +34,24 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
         choice=choice,
         facts={"num_convolutions": len(convolutions), "num_converted": converted},
     )
+
+
+def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str | None]:
+    """How many convolutions really get an NHWC image; in eager mode GroupNorm may have undone the layout."""
+    if evidence.choice == "contiguous":
+        return {}, None
+    convolutions = [op for op in trace.found.ops if op.event.name == "aten::convolution"]
+    images = [strides for op in convolutions if (strides := _first_strides(op)) and len(strides) == 4]
+    nhwc = sum(strides[1] == 1 for strides in images)
+    layout = sum(kernel.category == "layout" for kernel in trace.found.kernels)
+    seen = {"num_convolutions": len(images), "num_nhwc_inputs": nhwc, "num_layout_kernels": layout}
+    if not evidence.facts["num_converted"]:
+        return seen, "no convolution weight is channels_last"
+    if not images:
+        return seen, None
+    return seen, "" if nhwc else "no convolution was given a channels_last image"
+
+
+def _first_strides(op: Op) -> list[int] | None:
+    strides = op.event.args.input_strides
+    return strides[0] if isinstance(strides, list) and strides and isinstance(strides[0], list) else None

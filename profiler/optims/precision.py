@@ -14,19 +14,25 @@ the CUDA cores do in fp32, and 16-bit tensors halve the bytes of every norm and 
 The price is rounding: see output_error and gradient_error.
 """
 
+import re
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from profiler.record import Evidence
 from profiler.subject import Subject
+from profiler.tracing import Trace
 
 _WEIGHTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _AUTOCAST = {"bf16_amp": torch.bfloat16, "fp16_amp": torch.float16}
 
 # cuBLAS and cuDNN kernels that compute in tf32 carry it in their names (s1688 is the tf32 MMA shape).
 TF32_KERNELS = r"tf32|s1688"
+# Not aten::linear and aten::conv2d: under autocast they still see the fp32 input that they are about to cast.
+_MATMUL = re.compile(r"aten::(convolution|addmm|mm|bmm|baddbmm)$")
 
 
 def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
@@ -63,3 +69,18 @@ def dtype_in_trace(choice: str) -> str | None:
     """The input type that the trace must show for matmuls and convolutions; None where fp32 is right."""
     dtype = (_WEIGHTS | _AUTOCAST).get(choice)
     return {torch.bfloat16: "c10::BFloat16", torch.float16: "c10::Half"}.get(dtype) if dtype else None
+
+
+def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str | None]:
+    """Input types of the matmuls and convolutions; CUDA graphs replay without operators, so none are seen there."""
+    types = Counter(
+        args[0]
+        for op in trace.found.ops
+        if _MATMUL.search(op.event.name) and (args := op.event.args.input_type) and op.phase != "optimizer"
+    )
+    seen = {"matmul_input_types": dict(types)}
+    expected = dtype_in_trace(evidence.choice) or "float"
+    if not types:
+        return seen, None
+    share = types[expected] / types.total()
+    return seen, "" if share >= 0.9 else f"only {share:.0%} of the matmuls and convolutions take {expected}"

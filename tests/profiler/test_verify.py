@@ -8,7 +8,7 @@ import torch
 
 from profiler import tracing
 from profiler.combo import FAMILIES, Combo
-from profiler.optims import ORDER
+from profiler.optims import FAMILY
 from profiler.record import Evidence
 from profiler.subject import Subject
 from profiler.verify import count, observed_attention, verify
@@ -27,7 +27,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, tracing.Tr
 def _promised(family: str, choice: str) -> Evidence:
     """The evidence that the family's apply gives, of a subject that is never run."""
     made, _ = subject(TRAIN)
-    return dict(ORDER)[family](made, choice)[1]
+    return FAMILY[family].apply(made, choice)[1]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_an_optimizer_that_lost_its_flag_is_found(tmp_path: Path) -> None:
 
 def test_an_unconverted_call_under_a_compiled_name_is_found(plain: tuple[Subject, tracing.Trace]) -> None:
     _, traced = plain
-    compiled, promised = dict(ORDER)["compilation"](subject(TRAIN)[0], "default")
+    compiled, promised = FAMILY["compilation"].apply(subject(TRAIN)[0], "default")
     assert verify(promised, traced, compiled).confirmed is False
 
 

@@ -1,16 +1,15 @@
 """Contract of all families: one file, one name, and the same results as the plain model for every choice."""
 
 import importlib
-from typing import Any
 
 import pytest
 
 from profiler.combo import FAMILIES, Combo, applies, choices, why_not
 from profiler.environment import probe
-from profiler.optims import ORDER
+from profiler.optims import FAMILY
 from tests.support.unets import FACTORIES, errors, subject, workload
 
-EAGER = [name for name, _ in ORDER if name != "compilation"]  # it has slow tests of its own
+EAGER = [name for name in FAMILY if name != "compilation"]  # it has slow tests of its own
 # Relative L2 errors against the plain fp32 model: rounding order only, or bfloat16's 8 bits of mantissa.
 TOLERANCE = {"fp32": (1e-5, 1e-4), "bf16": (3e-2, 6e-2), "bf16_amp": (3e-2, 6e-2)}
 
@@ -22,20 +21,20 @@ def _possible(family: str) -> list[str]:
 
 
 def test_the_order_holds_every_family_once() -> None:
-    assert sorted(name for name, _ in ORDER) == sorted(FAMILIES)
+    assert sorted(name for name in FAMILY) == sorted(FAMILIES)
 
 
-@pytest.mark.parametrize(("family", "apply"), ORDER, ids=[name for name, _ in ORDER])
-def test_a_family_is_a_file_with_an_essay(family: str, apply: Any) -> None:
+@pytest.mark.parametrize("family", FAMILY)
+def test_a_family_is_a_file_with_an_essay(family: str) -> None:
     module = importlib.import_module(f"profiler.optims.{family}")
-    assert apply is module.apply
+    assert FAMILY[family].apply is module.apply
     assert len((module.__doc__ or "").split()) > 40
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
 def test_evidence_names_each_family_and_choice(kind: str) -> None:
     _, evidence = subject(workload(kind, mode="train"))
-    assert [(e.family, e.choice) for e in evidence] == [(name, choices(name)[0]) for name, _ in ORDER]
+    assert [(e.family, e.choice) for e in evidence] == [(name, choices(name)[0]) for name in FAMILY]
     assert all(e.confirmed is None and not e.observed for e in evidence)
 
 
