@@ -18,7 +18,7 @@ def category_bars(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         return theme.empty(title, "None of these runs has a trace with kernels.", dark=dark)
     runs = rows.drop_duplicates("run_id")[["run_id", "combo_label"]].reset_index(drop=True)
     position = {run_id: index for index, run_id in runs["run_id"].items()}
-    figure = theme.titled(title, "Sum over all kernels of the traced steps", dark=dark, height=166 + ROW * len(runs))
+    figure = theme.titled(title, "Sum over all kernels of the traced steps", dark=dark, height=186 + ROW * len(runs))
     for name, colour in palette.CATEGORIES.items():
         own = rows[rows["category"] == name]
         if own.empty:
@@ -39,7 +39,8 @@ def category_bars(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
             ],
             hoverinfo="text",
         )
-    figure.update_layout(barmode="stack", margin={"t": 104}, uniformtext={"minsize": 10, "mode": "hide"})
+    # Above the plot: room for title, subtitle and three rows of the legend, as it has beside long labels.
+    figure.update_layout(barmode="stack", margin={"t": 124}, uniformtext={"minsize": 10, "mode": "hide"})
     figure.update_xaxes(title_text="Kernel time per step (ms)")
     _label_rows(figure, runs["combo_label"])
     return figure

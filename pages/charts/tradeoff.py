@@ -64,7 +64,7 @@ class Span:
     def of(cls, values: pd.Series) -> "Span":
         low, high = float(values.min()), float(values.max())
         if 0 < low < high / 5:
-            return cls(low=math.log10(low / 1.35), high=math.log10(high * 1.5), is_log=True)
+            return cls(low=math.log10(low / 1.6), high=math.log10(high * 1.5), is_log=True)
         return cls(low=0.0, high=high * 1.12 or 1.0, is_log=False)
 
     @property
