@@ -46,7 +46,10 @@ st.subheader("Requested against observed")
 run_facts.show_evidence(data.read(frames.evidence, run_id), record)
 
 state = data.read(frames.telemetry, run_id)
-show_chart(telemetry.telemetry(state, dark=is_dark()), state, key="run_telemetry", name=f"telemetry-{run_id}")
+if state.empty:
+    st.caption("No power, clocks or temperature: NVML measures them on NVIDIA GPUs only.")
+else:
+    show_chart(telemetry.telemetry(state, dark=is_dark()), state, key="run_telemetry", name=f"telemetry-{run_id}")
 
 st.subheader("All numbers")
 measures.show_all(record)
