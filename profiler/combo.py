@@ -11,7 +11,7 @@ from profiler.workload import Workload
 Attention = Literal["math", "sdpa", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "xformers", "flash_attn_2"]
 Precision = Literal["fp32", "tf32", "bf16_amp", "fp16_amp", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
-Checkpointing = Literal["none", "full"]
+Checkpointing = Literal["none", "full", "selective", "alternate"]
 Optimizer = Literal["adamw", "adamw_foreach", "adamw_fused"]
 Compilation = Literal["eager", "default", "reduce_overhead", "max_autotune"]
 
@@ -40,7 +40,10 @@ class Combo:
     )
     checkpointing: Checkpointing = field(
         default="none",
-        metadata={"help": "full recomputes every ResNet and transformer block in the backward."},
+        metadata={
+            "help": "full recomputes every ResNet and transformer block in the backward, alternate every second; "
+            "selective keeps the results of convolutions and attention (compiled: a memory budget of 0.5)."
+        },
     )
     optimizer: Optimizer = field(
         default="adamw",

@@ -107,6 +107,7 @@ def note_unsteady(found: Findings) -> None:
 def note_trace(trace: tracing.Trace, subject: Subject, found: Findings) -> None:
     step_ms = found.metrics["step_ms"] or math.nan
     found.metrics |= {"profiler_overhead": trace.step_ms / step_ms, "num_kernels": trace.num_kernels}
+    found.metrics["recompute_ms"] = trace.recompute_ms
     if subject.workload.device != "cuda":
         return
     share = trace.busy_ms / step_ms

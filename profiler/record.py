@@ -51,6 +51,9 @@ class Metrics:
         "", "gpu_busy_ms over the untraced step_ms; below 0.9 the CPU is the limit.", "higher"
     )
     num_kernels: float | None = _metric("", "Kernels, copies and memsets per step (on a CPU: operators).", "lower")
+    recompute_ms: float | None = _metric(
+        "ms", "Kernel time of forward work that checkpointing runs again in the backward, per step.", "lower"
+    )
     # Memory: from a pass without a profiler on CUDA.
     peak_allocated_gib: float | None = _metric("GiB", "Peak of tensors alive during a step.", "lower")
     peak_reserved_gib: float | None = _metric("GiB", "Peak held by PyTorch's caching allocator.", "lower")

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 
+from profiler.combo import BASELINE, Combo
 from profiler.workload import ZOO, Workload
 
 UNet: TypeAlias = UNet2DModel | UNet2DConditionModel
@@ -28,6 +29,7 @@ class Subject:
     unet: UNet
     workload: Workload
     call: Callable[..., Any]  # what a step calls: the UNet, or its compiled form
+    combo: Combo = BASELINE  # all that is asked for, for a family that must know of another
     dtype: torch.dtype = torch.float32  # of weights and inputs
     autocast: torch.dtype | None = None
     memory_format: torch.memory_format = torch.contiguous_format

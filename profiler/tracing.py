@@ -20,7 +20,7 @@ from profiler.clock import Clock
 from profiler.memory import Held, gradient_storages
 from profiler.steps import Step
 from profiler.subject import Inputs, Subject
-from profiler.traces.attribute import PHASE, STEP, Attribution, Kernel, attribute, busy_ns
+from profiler.traces.attribute import PHASE, RECOMPUTE, STEP, Attribution, Kernel, attribute, busy_ns
 from profiler.traces.parse import Event, read_events
 from profiler.traces.timeline import CATEGORIES, Point, build_timeline
 
@@ -53,6 +53,12 @@ class Trace:
             for step in range(self.num_steps)
         ]
         return statistics.median(per_step) / 1e6
+
+    @property
+    def recompute_ms(self) -> float | None:
+        """Kernel time of checkpointing's second forward per step; None where nothing was marked as recomputed."""
+        again = [kernel.duration_ns for kernel in self.found.kernels if kernel.phase == RECOMPUTE]
+        return sum(again) / self.num_steps / 1e6 if again else None
 
     @property
     def peak_bytes(self) -> int:

@@ -201,6 +201,7 @@ def _ladder_train(workload: Workload, options: Options) -> list[Rung]:
     ladder.step("the optimizer step as one kernel", optimizer="adamw_fused")
     ladder.step("the layout that convolution kernels prefer", memory_format="channels_last")
     ladder.branch("memory branch: recompute blocks in the backward", checkpointing="full")
+    ladder.branch("memory branch: recompute norms and linear layers only", checkpointing="selective")
     if on_gpu:
         ladder.branch("fp16 instead of bf16: needs loss scaling", precision="fp16_amp")
     ladder.step("forward and backward compiled", compilation="default")

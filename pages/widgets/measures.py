@@ -15,7 +15,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Time": (
         "step_ms", "step_iqr_ms", "step_p95_ms", "num_samples", "forward_ms", "backward_ms", "optimizer_ms",
         "samples_per_s", "epoch_s", "image_s", "first_call_s", "compile_s", "build_s", "host_enqueue_ms",
-        "profiler_overhead", "gpu_busy_ms", "gpu_busy_share", "num_kernels",
+        "profiler_overhead", "gpu_busy_ms", "gpu_busy_share", "num_kernels", "recompute_ms",
     ),
     "Memory": (
         "peak_allocated_gib", "peak_reserved_gib", "peak_device_gib", "host_peak_gib", "weights_gib", "gradients_gib",
@@ -30,7 +30,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 TRAIN_ONLY = (
     "forward_ms", "backward_ms", "optimizer_ms", "epoch_s", "gradients_gib", "optimizer_state_gib", "gradient_error",
-    "gradient_error_eager", "gradient_error_ratio", "loss",
+    "gradient_error_eager", "gradient_error_ratio", "loss", "recompute_ms",
 )  # fmt: skip
 # What a CPU run cannot give, and why.
 GPU_ONLY = {

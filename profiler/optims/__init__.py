@@ -1,7 +1,7 @@
 """The optimisation families, in the order in which they are applied."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from profiler.combo import Combo
@@ -42,6 +42,7 @@ FAMILY: dict[str, Family] = {
 def apply_all(subject: Subject, combo: Combo) -> tuple[Subject, tuple[Evidence, ...]]:
     """Apply every family of the combo. Raises NotApplicable as soon as one cannot serve the model."""
     evidence = []
+    subject = replace(subject, combo=combo)
     for name, family in FAMILY.items():
         subject, found = family.apply(subject, getattr(combo, name))
         evidence.append(found)

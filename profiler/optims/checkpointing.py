@@ -2,46 +2,149 @@
 
 A training step keeps every layer's input for the backward; for SD1.5 at batch 16 that is most of the memory. With
 checkpointing, only block inputs are kept and each block runs forward again in the backward: one more forward, a third
-more work at best efficiency (arXiv 1604.06174), for a fraction of the activation memory.
+more work at best efficiency (arXiv 1604.06174), for a fraction of the activation memory. The blocks are diffusers'
+own: every ResNet block and every transformer block, non-reentrant.
 
-- full: diffusers' enable_gradient_checkpointing(), every ResNet and transformer block, non-reentrant.
+- full: every block.
+- alternate: every second block, half of the recomputation for about half of the saving.
+- selective: every block, but the results of convolutions and fused attention kernels are kept, so that only norms,
+  activations, casts and linear layers run again (selective activation checkpointing, torch.utils.checkpoint). What an
+  attention kernel outside PyTorch is called must be known by name, or it would be recomputed in silence.
+  Under torch.compile the same trade is the partitioner's: activation_memory_budget, 1 keeping what is fastest and 0
+  recomputing everything (torch._functorch.config); it is set to 0.5, and no block is wrapped.
 
-The recomputed work is not counted in model FLOPs (MFU), since a user gains nothing from it.
+A random-number state is kept per block only where a dropout needs it. The recomputed work is not counted in model FLOPs
+(MFU), since a user gains nothing from it; its time is recompute_ms.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
+import torch
+import torch._functorch.config as functorch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
+from torch.autograd.profiler import record_function
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from profiler.record import Evidence
-from profiler.subject import NotApplicable, Subject
+from profiler.subject import NotApplicable, Subject, UNet
+from profiler.traces.attribute import PHASE, RECOMPUTE
 from profiler.tracing import Trace
+
+MEMORY_BUDGET = 0.5  # of selective under torch.compile
+_BLOCKS = (ResnetBlock2D, BasicTransformerBlock)
+# The operators whose results selective keeps; those of a package are known once it is loaded.
+_KEPT = (
+    ("aten", "convolution"),
+    ("aten", "_scaled_dot_product_flash_attention"),
+    ("aten", "_scaled_dot_product_efficient_attention"),
+    ("aten", "_scaled_dot_product_cudnn_attention"),
+    ("aten", "_scaled_dot_product_flash_attention_for_cpu"),
+    ("flash_attn", "_flash_attn_forward"),
+    ("xformers_flash", "flash_fwd"),
+)
+# What runs when aten::convolution does work; the operator itself is seen even where its result was kept.
+_CONVOLVES = ("aten::cudnn_convolution", "aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thnn_conv2d")
+
+_Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
 
 
 def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
-    """Switch the model's own checkpointing on. Raises NotApplicable when the class has none."""
+    """Checkpoint the model's blocks. Raises NotApplicable when the class has none of its own."""
+    blocks = [module for module in subject.unet.modules() if isinstance(module, _BLOCKS)]
+    is_compiled = subject.combo.compilation != "eager"
+    facts: dict[str, object] = {"num_blocks": len(blocks), "num_checkpointed": 0}
     if choice == "none":
-        return subject, Evidence(family="checkpointing", choice=choice)
-    if not getattr(subject.unet, "_supports_gradient_checkpointing", False):
+        return subject, Evidence(family="checkpointing", choice=choice, facts=facts)
+    if choice == "selective" and is_compiled:
+        functorch.activation_memory_budget = MEMORY_BUDGET
+        return subject, Evidence(family="checkpointing", choice=choice, facts=facts | {"memory_budget": MEMORY_BUDGET})
+    if not getattr(subject.unet, "_supports_gradient_checkpointing", False) or not blocks:
         raise NotApplicable(
-            f"checkpointing=full: {type(subject.unet).__name__} has no gradient checkpointing; choose none"
+            f"checkpointing={choice}: {type(subject.unet).__name__} has no gradient checkpointing; choose none"
         )
-    subject.unet.enable_gradient_checkpointing()
-    blocks = [module for module in subject.unet.modules() if _is_checkpointed(module)]
-    return subject, Evidence(family="checkpointing", choice=choice, facts={"num_modules": len(blocks)})
+    chosen = blocks[::2] if choice == "alternate" else blocks
+    contexts = _selective if choice == "selective" else _plain
+    if not is_compiled:  # the compiler follows its own plan, and would stop at the ranges
+        contexts = partial(_marked, contexts)
+    _wrap(subject.unet, chosen, contexts)
+    return subject, Evidence(
+        family="checkpointing",
+        choice=choice,
+        facts=facts
+        | {
+            "num_checkpointed": len(chosen),
+            "num_resnet_blocks": sum(isinstance(block, ResnetBlock2D) for block in chosen),
+            "num_convolutions": sum(isinstance(part, nn.Conv2d) for block in chosen for part in block.modules()),
+        },
+    )
 
 
-def _is_checkpointed(module: nn.Module) -> bool:
-    return bool(getattr(module, "gradient_checkpointing", False))
+def _wrap(unet: UNet, chosen: list[nn.Module], contexts: _Contexts) -> None:
+    has_dropout = any(module.p > 0 for module in unet.modules() if isinstance(module, nn.Dropout))
+    recomputed = {id(block) for block in chosen}
+
+    def run(block: nn.Module, *args: Any) -> Any:
+        if id(block) not in recomputed:
+            return block(*args)
+        return checkpoint(
+            block.__call__, *args, use_reentrant=False, preserve_rng_state=has_dropout, context_fn=contexts
+        )
+
+    unet.enable_gradient_checkpointing(run)
+
+
+def _plain() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    return nullcontext(), nullcontext()
+
+
+def _selective() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    kept = [
+        getattr(getattr(torch.ops, library), name).default
+        for library, name in _KEPT
+        if hasattr(getattr(torch.ops, library), name)
+    ]
+    forward, recompute = create_selective_checkpoint_contexts(kept)  # type: ignore[no-untyped-call]
+    return forward, recompute
+
+
+def _marked(contexts: _Contexts) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """The same contexts, with a named range around the recomputation for the trace."""
+    forward, recompute = contexts()
+    return forward, _range(recompute)
+
+
+@contextmanager
+def _range(inner: AbstractContextManager[Any]) -> Any:
+    with ExitStack() as stack:
+        stack.enter_context(record_function(PHASE + RECOMPUTE))
+        stack.enter_context(inner)
+        yield
 
 
 def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str | None]:
-    """Forward convolutions that run again inside the backward."""
-    recomputed = sum(op.event.name == "aten::convolution" and op.phase == "backward" for op in trace.found.ops)
-    seen = {"num_recomputed_convolutions": recomputed}
-    if subject.uses_graphs or subject.workload.mode != "train":
-        return seen, None
-    if evidence.choice == "none":  # a compiler may choose to recompute by itself
-        is_eager = subject.call is subject.unet
-        return seen, "convolutions run again in the backward" if recomputed and is_eager else ""
-    return seen, "" if recomputed else "no convolution runs again in the backward"
+    """Forward work that runs again: a promised number of convolutions, or with selective none of them."""
+    again = [op for op in trace.found.ops if op.phase == RECOMPUTE]
+    ran = _CONVOLVES if evidence.choice == "selective" else ("aten::convolution",)
+    convolutions = sum(op.event.name in ran for op in again) // trace.num_steps
+    in_backward = any(op.event.name == "aten::convolution" and op.phase == "backward" for op in trace.found.ops)
+    seen = {"num_recomputed_ops": len(again) // trace.num_steps, "num_recomputed_convolutions": convolutions}
+    is_eager = subject.call is subject.unet
+    if subject.uses_graphs or subject.workload.mode != "train" or not is_eager:
+        return seen, None  # a compiler may choose to recompute by itself
+    if evidence.choice == "none":
+        return seen, "forward convolutions run again in the backward" if convolutions or in_backward else ""
+    if not again:
+        return seen, "nothing runs again in the backward"
+    if evidence.choice == "selective":
+        return seen, f"{convolutions} convolutions run again, their results were to be kept" if convolutions else ""
+    # Recomputation stops as soon as the last tensor that the backward needs is there, so that a block may not get to
+    # its last convolution.
+    most, blocks = evidence.facts["num_convolutions"], evidence.facts["num_resnet_blocks"]
+    if most - blocks <= convolutions <= most:
+        return seen, ""
+    return seen, f"{convolutions} convolutions run again in the backward, not {most - blocks} to {most}"

@@ -13,6 +13,7 @@ from profiler.traces.parse import DEVICE_CATEGORIES, LAUNCH_CATEGORIES, Event
 
 STEP = "steplens.step"  # record_function ranges that our own traced pass opens
 PHASE = "steplens.phase."
+RECOMPUTE = "recompute"  # the phase of checkpointing's second forward
 
 
 @dataclass(slots=True)
@@ -70,13 +71,28 @@ class Windows:
         return index if index >= 0 and moment_ns <= self.ranges[index].end_ns else None
 
 
+class Phases:
+    """The phases of a step; recomputation, inside the backward, is one of its own."""
+
+    def __init__(self, ranges: Iterable[Event]) -> None:
+        found = list(ranges)
+        self.outer = Windows(event for event in found if event.name != PHASE + RECOMPUTE)
+        self._inner = Windows(event for event in found if event.name == PHASE + RECOMPUTE)
+
+    def at(self, moment_ns: int) -> str | None:
+        if self._inner.at(moment_ns) is not None:
+            return RECOMPUTE
+        index = self.outer.at(moment_ns)
+        return None if index is None else self.outer.ranges[index].name.removeprefix(PHASE)
+
+
 def attribute(events: Sequence[Event]) -> Attribution:
     """Build the tables of the traced steps. Raises ValueError when the trace has no step of ours."""
     annotations = [event for event in events if event.category == "user_annotation"]
     steps = Windows(event for event in annotations if event.name == STEP)
     if not steps.ranges:
         raise ValueError(f"the trace has no {STEP} range: it was not recorded by Steplens' traced pass")
-    phases = Windows(event for event in annotations if event.name.startswith(PHASE))
+    phases = Phases(event for event in annotations if event.name.startswith(PHASE))
     ops = _build_ops(events, steps, phases)
     launches = {
         event.args.correlation: event
@@ -87,15 +103,12 @@ def attribute(events: Sequence[Event]) -> Attribution:
     kernels = _device_kernels(device, launches, ops, steps, phases) if device else _operator_kernels(ops, steps)
     in_steps = [event.name for event in launches.values() if steps.at(event.start_ns) is not None]
     origin = steps.ranges[0].start_ns
-    return Attribution(origin, tuple(steps.ranges), tuple(phases.ranges), tuple(ops), tuple(kernels), tuple(in_steps))
+    return Attribution(
+        origin, tuple(steps.ranges), tuple(phases.outer.ranges), tuple(ops), tuple(kernels), tuple(in_steps)
+    )
 
 
-def _phase_at(phases: Windows, moment_ns: int) -> str | None:
-    index = phases.at(moment_ns)
-    return None if index is None else phases.ranges[index].name.removeprefix(PHASE)
-
-
-def _build_ops(events: Sequence[Event], steps: Windows, phases: Windows) -> list[Op]:
+def _build_ops(events: Sequence[Event], steps: Windows, phases: Phases) -> list[Op]:
     """Operators inside the steps, nested per thread with a stack (events come outer first)."""
     stacks: dict[int | str, list[Op]] = {}
     ops = []
@@ -105,7 +118,7 @@ def _build_ops(events: Sequence[Event], steps: Windows, phases: Windows) -> list
         stack = stacks.setdefault(event.thread, [])
         while stack and stack[-1].event.end_ns <= event.start_ns:
             stack.pop()
-        op = Op(event, step, _phase_at(phases, event.start_ns), stack[-1] if stack else None)
+        op = Op(event, step, phases.at(event.start_ns), stack[-1] if stack else None)
         if op.parent:
             op.parent.children_ns += min(event.end_ns, op.parent.event.end_ns) - event.start_ns
         stack.append(op)
@@ -114,7 +127,7 @@ def _build_ops(events: Sequence[Event], steps: Windows, phases: Windows) -> list
 
 
 def _device_kernels(
-    device: Sequence[Event], launches: Mapping[int, Event], ops: list[Op], steps: Windows, phases: Windows
+    device: Sequence[Event], launches: Mapping[int, Event], ops: list[Op], steps: Windows, phases: Phases
 ) -> list[Kernel]:
     by_id = {op.event.args.external_id: op for op in ops if op.event.args.external_id is not None}
     finder = OpFinder(ops)
@@ -131,7 +144,7 @@ def _device_kernels(
         found = by_id.get(event.args.external_id or -1) or (finder.at(launch.thread, moment) if launch else None)
         if found:
             found.device_self_ns = (found.device_self_ns or 0) + event.duration_ns
-        operator, phase = (found.event.name if found else None), _phase_at(phases, moment)
+        operator, phase = (found.event.name if found else None), phases.at(moment)
         kernels.append(
             Kernel(
                 step=step,

@@ -38,7 +38,7 @@ def _promised(family: str, choice: str) -> Evidence:
         ("precision", "bf16", "only 0% of the matmuls and convolutions take c10::BFloat16"),
         ("precision", "bf16_amp", "only 0% of the matmuls and convolutions take c10::BFloat16"),
         ("memory_format", "channels_last", "no convolution was given a channels_last image"),
-        ("checkpointing", "full", "no convolution runs again in the backward"),
+        ("checkpointing", "full", "nothing runs again in the backward"),
         ("optimizer", "adamw_fused", "the trace shows no fused update; the trace shows for-loop update"),
         ("optimizer", "adamw_foreach", "the trace shows no foreach update"),
         ("compilation", "default", "the trace shows no compiled regions"),
@@ -91,7 +91,7 @@ def test_blocks_that_run_again_unasked_are_found(tmp_path: Path) -> None:
     made, evidence = subject(TRAIN)
     made.unet.enable_gradient_checkpointing()
     found = verify(evidence[3], trace(made, tmp_path), made)
-    assert found.finding == "convolutions run again in the backward"
+    assert found.finding == "forward convolutions run again in the backward"
 
 
 def test_an_optimizer_that_lost_its_flag_is_found(tmp_path: Path) -> None:

@@ -1,34 +1,71 @@
 """Checkpointing: blocks run again in the backward, and less is kept."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch._functorch.config as functorch
 
 from profiler.combo import Combo
 from profiler.optims import checkpointing
 from profiler.subject import NotApplicable
+from profiler.traces.attribute import RECOMPUTE
 from profiler.verify import verify
 from tests.support.unets import FACTORIES, inputs_of, subject, trace, workload
 
-FULL = Combo(checkpointing="full")
+
+@pytest.mark.parametrize("kind", FACTORIES)
+@pytest.mark.parametrize("choice", ["full", "alternate"])
+def test_the_backward_runs_convolutions_again(choice: Any, kind: str, tmp_path: Path) -> None:
+    made, evidence = subject(workload(kind, mode="train"), Combo(checkpointing=choice))
+    traced = trace(made, tmp_path)
+    found = verify(evidence[3], traced, made)
+    assert found.confirmed, found.finding
+    assert found.observed["num_recomputed_convolutions"] >= 0.75 * found.facts["num_convolutions"]
+    assert found.facts["num_checkpointed"] == found.facts["num_blocks"] / (2 if choice == "alternate" else 1)
+    assert (traced.recompute_ms or 0) > 0
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
-def test_the_backward_runs_convolutions_again(kind: str, tmp_path: Path) -> None:
-    made, evidence = subject(workload(kind, mode="train"), FULL)
-    found = verify(evidence[3], trace(made, tmp_path), made)
+def test_selective_runs_norms_again_and_no_convolution(kind: str, tmp_path: Path) -> None:
+    made, evidence = subject(workload(kind, mode="train"), Combo(checkpointing="selective", attention="sdpa"))
+    traced = trace(made, tmp_path)
+    found = verify(evidence[3], traced, made)
     assert found.confirmed, found.finding
-    assert found.observed["num_recomputed_convolutions"] > 4
-    assert found.facts["num_modules"] > 0
+    assert found.observed["num_recomputed_convolutions"] == 0
+    again = {op.event.name for op in traced.found.ops if op.phase == RECOMPUTE}
+    assert "aten::native_group_norm" in again
+    assert again.isdisjoint({"aten::mkldnn_convolution", "aten::_scaled_dot_product_flash_attention_for_cpu_kernel"})
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
 def test_plain_training_runs_none_again(kind: str, tmp_path: Path) -> None:
     made, evidence = subject(workload(kind, mode="train"))
-    found = verify(evidence[3], trace(made, tmp_path), made)
+    traced = trace(made, tmp_path)
+    found = verify(evidence[3], traced, made)
     assert found.confirmed, found.finding
-    assert found.observed == {"num_recomputed_convolutions": 0}
+    assert found.observed == {"num_recomputed_ops": 0, "num_recomputed_convolutions": 0}
+    assert traced.recompute_ms is None
+
+
+@pytest.mark.parametrize("promised", ["full", "selective"])
+def test_half_of_the_blocks_is_not_what_was_promised(promised: Any, tmp_path: Path) -> None:
+    work = workload(mode="train")
+    promise = subject(work, Combo(checkpointing=promised))[1][3]
+    made, _ = subject(work, Combo(checkpointing="alternate"))
+    found = verify(promise, trace(made, tmp_path), made)
+    assert found.confirmed is False
+    assert "convolutions run again" in found.finding
+
+
+def test_compiled_selective_is_a_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functorch, "activation_memory_budget", 1.0)
+    made = replace(subject(workload(mode="train"))[0], combo=Combo(compilation="default"))
+    _, evidence = checkpointing.apply(made, "selective")
+    assert functorch.activation_memory_budget == evidence.facts["memory_budget"] == 0.5
+    assert evidence.facts["num_checkpointed"] == 0
 
 
 # UNet2DModel's attention layers stand beside the checkpointed ResNet blocks in diffusers, so theirs is kept.
@@ -49,7 +86,9 @@ def test_the_forward_keeps_less_for_the_backward(kind: str, share: float) -> Non
             made.call(batch.sample, batch.timestep, **batch.condition, return_dict=False)
         return sum(size for address, size in storages.items() if address not in parameters)
 
-    assert saved_bytes(FULL) < share * saved_bytes(Combo())
+    plain, full = saved_bytes(Combo()), saved_bytes(Combo(checkpointing="full"))
+    assert full < share * plain
+    assert full < saved_bytes(Combo(checkpointing="alternate")) < plain
 
 
 def test_a_class_without_checkpointing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
