@@ -12,7 +12,7 @@ Attention = Literal["math", "sdpa", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn"
 Precision = Literal["fp32", "tf32", "bf16_amp", "fp16_amp", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Checkpointing = Literal["none", "full", "selective", "alternate"]
-Optimizer = Literal["adamw", "adamw_foreach", "adamw_fused"]
+Optimizer = Literal["adamw", "adamw_foreach", "adamw_fused", "adamw_8bit"]
 Compilation = Literal["eager", "default", "reduce_overhead", "max_autotune"]
 
 
@@ -47,7 +47,10 @@ class Combo:
     )
     optimizer: Optimizer = field(
         default="adamw",
-        metadata={"help": "AdamW as a loop over tensors, in foreach groups, or as one fused kernel."},
+        metadata={
+            "help": "AdamW as a loop over tensors, in foreach groups, as one fused kernel, or (torchao) with 8-bit "
+            "moments: a quarter of the state, for a larger batch rather than for speed."
+        },
     )
     compilation: Compilation = field(
         default="eager",
@@ -88,6 +91,11 @@ class Combo:
         return {family: mine[family] for family in FAMILIES if mine[family] != theirs[family]}
 
     @property
+    def compiles(self) -> bool:
+        """Whether anything is compiled at the first steps: the UNet, or torchao's optimizer step."""
+        return self.compilation != "eager" or self.optimizer == "adamw_8bit"
+
+    @property
     def label(self) -> str:
         """What differs from the baseline, e.g. 'bf16 · sdpa · channels_last', else 'baseline'."""
         return " · ".join(name_choice(*item) for item in self.difference(BASELINE).items()) or "baseline"
@@ -125,7 +133,7 @@ def why_not(combo: Combo, workload: Workload, machine: Machine) -> str | None:
     The form, the sweep and the worker all ask here, so that they say the same. What only the
     built model can tell (head dims, missing modules) is raised by the family's apply instead.
     """
-    for rule in (_why_not_device, _why_not_mode, _why_not_attention, _why_not_precision, _why_not_compile):
+    for rule in _RULES:
         reason = rule(combo, workload, machine)
         if reason:
             return reason
@@ -181,11 +189,33 @@ def _why_not_compile(combo: Combo, workload: Workload, machine: Machine) -> str 
     choice, label = combo.compilation, f"compilation={combo.compilation}"
     if choice == "eager":
         return None
-    if workload.device == "cpu":
-        if choice == "reduce_overhead":
-            return f"{label} is CUDA graphs: on a CPU choose default"
-        if not machine.has_cxx_compiler:
-            return f"{label} needs a C++ compiler on a CPU: install g++ (Debian: apt-get install g++)"
-    elif "triton" not in machine.packages:
+    if workload.device == "cpu" and choice == "reduce_overhead":
+        return f"{label} is CUDA graphs: on a CPU choose default"
+    return _why_no_compiler(label, workload, machine)
+
+
+def _why_not_optimizer(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    label = f"optimizer={combo.optimizer}"
+    if combo.optimizer != "adamw_8bit":
+        return None
+    if "torchao" not in machine.packages:
+        return f"{label} needs the package torchao: pip install torchao (see requirements-gpu.txt)"
+    return _why_no_compiler(label, workload, machine)  # torchao compiles its update
+
+
+def _why_no_compiler(label: str, workload: Workload, machine: Machine) -> str | None:
+    if workload.device == "cpu" and not machine.has_cxx_compiler:
+        return f"{label} needs a C++ compiler on a CPU: install g++ (Debian: apt-get install g++)"
+    if workload.device == "cuda" and "triton" not in machine.packages:
         return f"{label} needs the package triton: pip install triton"
     return None
+
+
+_RULES = (
+    _why_not_device,
+    _why_not_mode,
+    _why_not_attention,
+    _why_not_precision,
+    _why_not_optimizer,
+    _why_not_compile,
+)

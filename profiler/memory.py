@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from profiler.steps import Step
 from profiler.subject import Inputs, Subject
@@ -117,8 +118,17 @@ def host_peak_bytes() -> int:
 
 
 def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
-    storages = (tensor.untyped_storage() for tensor in tensors)
+    storages = (inner.untyped_storage() for tensor in tensors for inner in _plain(tensor))
     return {storage.data_ptr(): storage.nbytes() for storage in storages}
+
+
+def _plain(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The tensors that hold the bytes: quantized ones of torchao are wrappers round several."""
+    if not is_traceable_wrapper_subclass(tensor):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        yield from _plain(getattr(tensor, name))
 
 
 def _tensors(inputs: Inputs) -> Iterator[torch.Tensor]:

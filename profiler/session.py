@@ -141,7 +141,7 @@ def _run(
     progress("time", f"at least {workload.min_samples} steps and {workload.min_seconds:g} s")
     timing = measure.time_steps(step, inputs, clock, min_samples=workload.min_samples, min_seconds=workload.min_seconds)
     findings.note_times(timing, workload, found)
-    if combo.compilation != "eager":
+    if combo.compiles:
         found.metrics["compile_s"] = sum(calls_s) - len(calls_s) * statistics.median(timing.step_ms) / 1e3
     progress("energy", f"{ENERGY_SECONDS:g} s under NVML" if device == "cuda" else "not measurable on a CPU")
     energy = telemetry.measure_energy(
@@ -207,7 +207,7 @@ def _first_calls(
 @contextmanager
 def _cold_compile_cache(combo: Combo) -> Iterator[None]:
     """Compile times are cold ones: each compiled run gets empty caches, which it leaves behind for nobody."""
-    if combo.compilation == "eager":
+    if not combo.compiles:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="steplens-inductor-") as caches:

@@ -33,7 +33,7 @@ FAMILY: dict[str, Family] = {
     # inside the compiled region, so that the compiler sees it
     "checkpointing": Family(checkpointing.apply, checkpointing.check),
     # needs the final parameters
-    "optimizer": Family(optimizer.apply),
+    "optimizer": Family(optimizer.apply, optimizer.check),
     # last: it freezes the code path that the others have built
     "compilation": Family(compilation.apply),
 }

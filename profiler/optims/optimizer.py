@@ -5,14 +5,22 @@ SD1.5 at 4.3 TB/s. The for-loop launches about a dozen kernels for each of its 6
 into multi-tensor kernels, op by op; fused does the whole update in one kind of kernel and reads each byte once.
 
 Same arithmetic up to rounding, same state. Source: torch.optim.AdamW; decoupled weight decay, arXiv 1711.05101.
+
+adamw_8bit keeps both moments in blocks of 256 8-bit codes with a scale (arXiv 2110.02861, torchao.optim.AdamW8bit): 2
+bytes a parameter instead of 8, and rounding in the update, which the gradient check cannot see. It is about fitting a
+larger batch, not about speed. Tensors under 4,096 elements, or no multiple of 256, keep fp32 moments. torchao compiles
+its update once for every shape of parameter at the first step, also where the UNet itself runs eagerly.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import nn
 
 from profiler.record import Evidence
-from profiler.subject import Subject
+from profiler.subject import NotApplicable, Subject
+from profiler.tracing import Trace
 
 LEARNING_RATE = 1e-4  # Stable Diffusion's own
 
@@ -26,26 +34,60 @@ _UPDATES = {
     "adamw": {"for-loop update": r"^aten::addcdiv_$"},
     "adamw_foreach": {"foreach update": r"^aten::_foreach_addcdiv_$"},
     "adamw_fused": {"fused update": r"^aten::_fused_adamw?_$"},
+    "adamw_8bit": {"8-bit update": r"^Optimizer\.step#AdamW8bit\.step"},
 }
 # On a CPU foreach has no multi-tensor kernel and loops over addcdiv_ itself, so that one is not excluded.
 _EXCLUDED = {
     "adamw": ("adamw_foreach", "adamw_fused"),
     "adamw_foreach": ("adamw_fused",),
     "adamw_fused": ("adamw", "adamw_foreach"),
+    "adamw_8bit": ("adamw", "adamw_foreach", "adamw_fused"),
 }
+_QUANTIZED_FROM, _BLOCK = 4096, 256  # elements of the smallest tensor whose moments torchao quantizes; of a block
 
 
 def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
     """Make the optimizer of a training step; other modes have none."""
     if subject.workload.mode != "train":
         return subject, Evidence(family="optimizer", choice=choice)
-    foreach, fused = _FLAGS[choice]
     parameters = [parameter for parameter in subject.unet.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, foreach=foreach, fused=fused)
-    return replace(subject, optimizer=optimizer), Evidence(
+    quantized = [p for p in parameters if choice == "adamw_8bit" and _is_quantized(p)]
+    return replace(subject, optimizer=_make(choice, parameters)), Evidence(
         family="optimizer",
         choice=choice,
-        facts={"num_tensors": len(parameters)},
+        facts={"num_tensors": len(parameters), "num_8bit_tensors": len(quantized)},
         must_appear=_UPDATES[choice],
         must_not_appear={name: pattern for other in _EXCLUDED[choice] for name, pattern in _UPDATES[other].items()},
     )
+
+
+def _make(choice: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if choice != "adamw_8bit":
+        foreach, fused = _FLAGS[choice]
+        return torch.optim.AdamW(parameters, lr=LEARNING_RATE, foreach=foreach, fused=fused)
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise NotApplicable(
+            f"optimizer=adamw_8bit: torchao does not load ({error}): pip install torchao, a release for this torch"
+        ) from error
+    optimizer: torch.optim.Optimizer = AdamW8bit(parameters, lr=LEARNING_RATE)
+    return optimizer
+
+
+def _is_quantized(parameter: nn.Parameter) -> bool:
+    return parameter.numel() >= _QUANTIZED_FROM and parameter.numel() % _BLOCK == 0
+
+
+def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str | None]:
+    """Which parameters the optimizer has a state for, and in which format."""
+    if subject.optimizer is None:
+        return {}, None
+    states = subject.optimizer.state
+    in_8_bits = sum(type(state.get("exp_avg")).__name__ == "OptimState8bit" for state in states.values())
+    seen = {"num_updated_tensors": len(states), "num_8bit_tensors": in_8_bits}
+    for what, name in (("have a state", "num_updated_tensors"), ("have 8-bit moments", "num_8bit_tensors")):
+        promised = evidence.facts["num_tensors" if name == "num_updated_tensors" else name]
+        if seen[name] != promised:
+            return seen, f"{seen[name]} of the {promised} promised tensors {what}"
+    return seen, ""

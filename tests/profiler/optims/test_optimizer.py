@@ -1,16 +1,22 @@
 """Optimizer: the three launches of AdamW give the same weights."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from profiler import memory
 from profiler.combo import Combo, choices
 from profiler.optims import optimizer
+from profiler.record import Evidence
 from profiler.steps import train_step
+from profiler.subject import Subject
 from profiler.verify import verify
 from tests.support.unets import FACTORIES, inputs_of, subject, trace, workload
+
+OF_TORCH = [choice for choice in choices("optimizer") if choice != "adamw_8bit"]
 
 
 def _trained(kind: str, choice: Any, steps: int = 3) -> list[torch.Tensor]:
@@ -21,7 +27,7 @@ def _trained(kind: str, choice: Any, steps: int = 3) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
-@pytest.mark.parametrize("choice", choices("optimizer")[1:])
+@pytest.mark.parametrize("choice", OF_TORCH[1:])
 def test_every_launch_gives_the_same_weights(kind: str, choice: str) -> None:
     """AdamW moves a weight by about the learning rate, whatever its gradient: a difference is a share of that."""
     before, plain, found = (_trained(kind, *args) for args in (("adamw", 0), ("adamw", 3), (choice, 3)))
@@ -30,12 +36,48 @@ def test_every_launch_gives_the_same_weights(kind: str, choice: str) -> None:
     assert apart <= (1e-2) ** 2 * moved
 
 
-@pytest.mark.parametrize("choice", choices("optimizer"))
+@pytest.mark.parametrize("choice", OF_TORCH)
 def test_the_trace_bears_the_choice_out(choice: Any, tmp_path: Path) -> None:
     made, evidence = subject(workload(mode="train"), Combo(optimizer=choice))
     found = verify(evidence[4], trace(made, tmp_path), made)
     assert found.confirmed, found.finding
     assert found.facts["num_tensors"] == len(list(made.unet.parameters()))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning:torch._functorch.*")  # torchao's states and AOTAutograd's cache
+def test_8_bit_moments_move_the_weights_nearly_as_fp32_ones_do(tmp_path: Path) -> None:
+    """Two tensors only, one of each format: torchao compiles its update for every shape."""
+
+    def train(choice: Any) -> tuple[Subject, Evidence, list[torch.Tensor]]:
+        plain, _ = subject(workload(mode="train"))
+        large, small = plain.unet.mid_block.resnets[0].conv1.weight, plain.unet.conv_in.weight
+        for parameter in plain.unet.parameters():
+            parameter.requires_grad_(parameter is large or parameter is small)
+        before = [large.detach().clone(), small.detach().clone()]
+        made, promised = optimizer.apply(plain, choice)
+        for _ in range(3):
+            train_step(made, inputs_of(made)[0])
+        return made, promised, [large.detach() - before[0], small.detach() - before[1]]
+
+    _, _, plain = train("adamw_fused")
+    made, promised, found = train("adamw_8bit")
+    assert promised.facts == {"num_tensors": 2, "num_8bit_tensors": 1}
+    verdict = verify(promised, trace(made, tmp_path), made)
+    assert verdict.confirmed, verdict.finding
+    for one, other in zip(plain, found, strict=True):
+        assert (one - other).norm() <= 0.15 * one.norm()
+    elements = found[0].numel()  # codes of one byte, twice; and a scale in four per block of 256, twice
+    kept = sum(memory.held(made, ()).optimizer_state.values())
+    assert 2 * elements * (1 + 4 / 256) < kept < 2.2 * elements + 8 * found[1].numel() + 8192
+
+
+def test_an_optimizer_of_half_the_parameters_is_found(tmp_path: Path) -> None:
+    made, evidence = subject(workload(mode="train"), Combo(optimizer="adamw_fused"))
+    half = torch.optim.AdamW(list(made.unet.parameters())[::2], fused=True)
+    found = verify(evidence[4], trace(replace(made, optimizer=half), tmp_path), replace(made, optimizer=half))
+    assert found.confirmed is False
+    assert "promised tensors have a state" in found.finding
 
 
 @pytest.mark.parametrize("mode", ["inference", "sample"])
