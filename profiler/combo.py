@@ -13,7 +13,7 @@ Precision = Literal["fp32", "tf32", "bf16_amp", "fp16_amp", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Checkpointing = Literal["none", "full", "selective", "alternate"]
 Optimizer = Literal["adamw", "adamw_foreach", "adamw_fused", "adamw_8bit"]
-Compilation = Literal["eager", "default", "reduce_overhead", "max_autotune"]
+Compilation = Literal["eager", "regional", "default", "reduce_overhead", "max_autotune"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,8 @@ class Combo:
     compilation: Compilation = field(
         default="eager",
         metadata={
-            "help": "torch.compile mode; reduce_overhead adds CUDA graphs, max_autotune also searches "
+            "help": "torch.compile mode; regional compiles block by block, in less time; "
+            "reduce_overhead adds CUDA graphs, max_autotune also searches "
             "for the fastest kernels (many minutes for a large UNet)."
         },
     )

@@ -35,7 +35,7 @@ FAMILY: dict[str, Family] = {
     # needs the final parameters
     "optimizer": Family(optimizer.apply, optimizer.check),
     # last: it freezes the code path that the others have built
-    "compilation": Family(compilation.apply),
+    "compilation": Family(compilation.apply, compilation.check),
 }
 
 

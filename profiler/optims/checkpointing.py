@@ -133,7 +133,7 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
     convolutions = sum(op.event.name in ran for op in again) // trace.num_steps
     in_backward = any(op.event.name == "aten::convolution" and op.phase == "backward" for op in trace.found.ops)
     seen = {"num_recomputed_ops": len(again) // trace.num_steps, "num_recomputed_convolutions": convolutions}
-    is_eager = subject.call is subject.unet
+    is_eager = subject.combo.compilation == "eager"
     if subject.uses_graphs or subject.workload.mode != "train" or not is_eager:
         return seen, None  # a compiler may choose to recompute by itself
     if evidence.choice == "none":

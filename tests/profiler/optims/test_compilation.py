@@ -27,8 +27,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")  # Inductor's own, in max-autotune
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # Dynamo's own, at block inputs
 @pytest.mark.parametrize(
-    ("mode", "choice"), [("inference", "default"), ("inference", "max_autotune"), ("train", "default")]
+    ("mode", "choice"),
+    [("inference", "default"), ("inference", "max_autotune"), ("train", "default"), ("train", "regional")],
 )
 def test_a_compiled_model_agrees_with_the_plain_one_and_shows_in_the_trace(
     mode: str, choice: Any, tmp_path: Path
@@ -41,6 +43,8 @@ def test_a_compiled_model_agrees_with_the_plain_one_and_shows_in_the_trace(
     found = verify(evidence[-1], trace(made, tmp_path), made)
     assert found.confirmed, found.finding
     assert found.observed["compiled regions"] > 0
+    assert found.observed["num_graphs"] > 0
+    assert found.observed["num_graph_breaks"] == 0
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
