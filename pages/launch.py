@@ -30,7 +30,7 @@ families = {}
 with right:
     if plans.has_families(kind):
         st.subheader("Choices")
-        families = form.families_form("launch", mode=workload.mode, reasons=reasons, multiple=kind == "grid")
+        families = form.families_form("launch", mode=workload.mode, reasons=reasons, multiple=plans.takes_lists(kind))
         form.show_impossible(reasons)
     switches = plans.options_form(kind, "launch")
     st.subheader("Plan")

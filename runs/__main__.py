@@ -111,7 +111,7 @@ def sweep_command(
         if (name is None) == (resume_id is None):
             raise ValueError(f"name a sweep ({', '.join(sweep.SWEEPS)}), or an earlier one with --resume SWEEP_ID")
         if resume_id is not None:
-            if given(workload) or given(families) or any(extras.values()):
+            if given(workload) or given(families) or any(given(extras).values()):
                 raise ValueError("--resume goes on with the sweep as it was planned: leave the other choices out")
             resume.read_plan(resume_id, home)
     machine = machine_here(home, out(as_json))

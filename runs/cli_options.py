@@ -10,7 +10,7 @@ import typer
 
 from profiler.combo import FAMILIES, Combo, choices
 from profiler.workload import Workload
-from runs.sweep import Options
+from runs.rungs import Options
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -22,8 +22,9 @@ def takes_combo_and_workload(command: Callable[..., None]) -> Callable[..., None
 
 def takes_sweep_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replace `workload`, `extras` and `families` dictionaries by options; families take lists: math,sdpa."""
+    hints = get_type_hints(Options)
     extras = [
-        _parameter(f.name, bool, f.metadata["help"], "Ladders", default=False)
+        _parameter(f.name, hints[f.name] | None, f.metadata["help"], "Sweeps")
         for f in fields(Options)
         if f.name != "families"
     ]
@@ -72,7 +73,7 @@ def _workload_options() -> list[inspect.Parameter]:
 
 
 def _family_options() -> list[inspect.Parameter]:
-    panel = "Grid: lists of choices"
+    panel = "Choices: lists for grid, one per family for studies of a stack"
     return [_parameter(name, str | None, f"From {', '.join(choices(name))}.", panel) for name in FAMILIES]
 
 

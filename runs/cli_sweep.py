@@ -6,7 +6,6 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from profiler.combo import FAMILIES
 from profiler.machine import Machine
 from profiler.workload import Workload
 from runs import job_queue, resume, sweep, tables
@@ -28,8 +27,9 @@ def plan(
     kind = sweep.SWEEPS.get(name)
     lists = {family: chosen.split(",") for family, chosen in given(families).items()}
     chosen = given(workload)
-    if lists and name != "grid":
-        raise ValueError(f"only grid takes lists of {', '.join(FAMILIES)}; {name} has its own")
+    if lists and kind and not kind.takes:
+        takers = ", ".join(other.name for other in sweep.SWEEPS.values() if other.takes)
+        raise ValueError(f"{name} takes no choices of {', '.join(lists)}, it has its own; these do: {takers}")
     if kind and kind.has_own_workload and set(chosen) - {"device"}:
         raise ValueError(f"{name} has its own workloads, only --device can be chosen")
     defaults = {"device": sweep.default_device(machine), "mode": kind.mode if kind and kind.mode else "inference"}
@@ -37,7 +37,7 @@ def plan(
         name,
         Workload(**defaults | chosen),
         machine,
-        options=sweep.Options(**extras, families=lists),
+        options=sweep.Options(**given(extras), families=lists),
         known_references=job_queue.known_references(home),
         durations=durations(home),
     )

@@ -6,43 +6,21 @@ reference is made before, where none is there yet.
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
-from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices, why_not
+from profiler.combo import BASELINE, Combo, why_not
 from profiler.machine import Machine
-from profiler.record import Role, SweepPlace
+from profiler.record import SweepPlace
 from profiler.workload import Workload
+from runs import studies
 from runs.estimate import Durations, estimate_s, is_rough
 from runs.job import Job, measure_job, with_references
+from runs.rungs import Ladder, Options, Rung, checked_families
 
 __all__ = ["SWEEPS", "Options", "Rung", "Sweep", "SweepKind", "default_device", "estimate_s", "expand"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rung:
-    """One run of a sweep to be, and why it is in it."""
-
-    combo: Combo
-    workload: Workload
-    reason: str
-    role: Role = "candidate"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """What can be chosen about a sweep, beyond its workload."""
-
-    max_autotune: bool = field(
-        default=False, metadata={"help": "Ladders: add a max_autotune rung (many minutes for a large UNet)."}
-    )
-    sdpa_kernels: bool = field(
-        default=False,
-        metadata={"help": "Ladders: force each of PyTorch's attention kernels (flash, efficient, cudnn) too."},
-    )
-    families: Mapping[str, Sequence[str]] = field(default_factory=dict)  # grid: family -> choices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +45,8 @@ class SweepKind:
     name: str
     description: str
     mode: str | None  # the only mode it is for
-    rungs: Callable[[Workload, Options], list[Rung]]
+    rungs: Callable[[Workload, Options, Machine | None], list[Rung]]
+    takes: Literal["", "lists", "stack"] = ""  # whether it asks for choices per family: several, or one
     has_own_workload: bool = False
 
 
@@ -92,7 +71,7 @@ def expand(
     base = workload or Workload(device=default_device(machine), mode=kind.mode or "inference")  # type: ignore[arg-type]
     if kind.mode and base.mode != kind.mode and not (kind.mode == "inference" and base.mode == "sample"):
         raise ValueError(f"{name} is for mode={kind.mode}, not {base.mode}")
-    rungs = kind.rungs(base, options or Options())
+    rungs = kind.rungs(base, options or Options(), machine)
     sweep_id = sweep_id or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{name}-{secrets.token_hex(2)}"
     jobs, reasons = _jobs(rungs, sweep_id, name, known_references)
     runs = [job for job in jobs if job.kind == "measure"]
@@ -132,40 +111,15 @@ def _jobs(
     return jobs, reasons
 
 
-class _Ladder:
-    """Collects rungs: each changes some choices of the one before, or branches off it."""
-
-    def __init__(self, workload: Workload) -> None:
-        self.workload = workload
-        self.rungs = [
-            Rung(combo=BASELINE, workload=workload, reason="what all others are compared with", role="baseline")
-        ]
-        self.combo = BASELINE
-
-    def step(self, reason: str, **choice: Any) -> None:
-        """A rung that the next ones stand on."""
-        self.combo = replace(self.combo, **choice)
-        self.branch(reason)
-
-    def branch(self, reason: str, **choice: Any) -> None:
-        """A rung aside: the next ones do not stand on it."""
-        combo = replace(self.combo, **choice)
-        self.rungs.append(Rung(combo=combo, workload=self.workload, reason=reason))
-
-    def end(self) -> list[Rung]:
-        repeat = "the baseline again: how far the machine drifted meanwhile"
-        return [*self.rungs, replace(self.rungs[0], reason=repeat, role="baseline_repeat")]
-
-
-def _quick(base: Workload, options: Options) -> list[Rung]:
+def _quick(base: Workload, options: Options, machine: Machine | None) -> list[Rung]:
     def short(mode: Any) -> Workload:
         return Workload(model="tiny", mode=mode, batch=2, device=base.device, min_samples=10, min_seconds=1.0)
 
-    inference = _Ladder(short("inference"))
+    inference = Ladder(short("inference"))
     inference.step("one fused attention kernel instead of materialised scores", attention="sdpa")
     inference.branch("16-bit weights: half the bytes", precision="bf16")
     inference.branch("fused element-wise kernels, no Python between operators", compilation="default")
-    train = _Ladder(short("train"))
+    train = Ladder(short("train"))
     train.step("one fused attention kernel, forward and backward", attention="sdpa")
     train.branch("the optimizer step as one kernel", optimizer="adamw_fused")
     train.branch("less memory for one more forward", checkpointing="full")
@@ -173,8 +127,8 @@ def _quick(base: Workload, options: Options) -> list[Rung]:
     return inference.end() + train.end()
 
 
-def _ladder_inference(workload: Workload, options: Options) -> list[Rung]:
-    ladder, on_gpu = _Ladder(workload), workload.device == "cuda"
+def _ladder_inference(workload: Workload, options: Options, machine: Machine | None) -> list[Rung]:
+    ladder, on_gpu = Ladder(workload), workload.device == "cuda"
     if on_gpu:
         ladder.step("Tensor Cores for fp32 matmuls and convolutions", precision="tf32")
     ladder.step("16-bit weights and Tensor Cores", precision="bf16")
@@ -190,8 +144,8 @@ def _ladder_inference(workload: Workload, options: Options) -> list[Rung]:
     return ladder.end()
 
 
-def _ladder_train(workload: Workload, options: Options) -> list[Rung]:
-    ladder, on_gpu = _Ladder(workload), workload.device == "cuda"
+def _ladder_train(workload: Workload, options: Options, machine: Machine | None) -> list[Rung]:
+    ladder, on_gpu = Ladder(workload), workload.device == "cuda"
     if on_gpu:
         ladder.step("Tensor Cores for fp32 matmuls and convolutions", precision="tf32")
     ladder.step("16-bit autocast over fp32 weights", precision="bf16_amp")
@@ -217,29 +171,14 @@ def _attention_kernels(on_gpu: bool, options: Options) -> list[str]:
     return ["xformers", "flash_attn_2", *own]
 
 
-def _grid(workload: Workload, options: Options) -> list[Rung]:
-    lists = {family: _checked(family, chosen) for family, chosen in options.families.items()}
-    for family, chosen in lists.items():
-        if not applies(family, workload.mode) and set(chosen) - {choices(family)[0]}:
-            raise ValueError(
-                f"{family} makes no difference with mode={workload.mode}: leave it out, or choose mode=train"
-            )
-    lists = {family: chosen for family, chosen in lists.items() if chosen and applies(family, workload.mode)}
+def _grid(workload: Workload, options: Options, machine: Machine | None) -> list[Rung]:
+    lists = checked_families(options.families, workload.mode)
     combos = [Combo.from_dict(dict(zip(lists, values, strict=True))) for values in product(*lists.values())]
-    ladder = _Ladder(workload)
+    ladder = Ladder(workload)
     for combo in dict.fromkeys(combos):
         if combo != BASELINE:
-            ladder.rungs.append(Rung(combo=combo, workload=workload, reason="a cell of the grid"))
+            ladder.branch("a cell of the grid", **combo.to_dict())
     return ladder.end()
-
-
-def _checked(family: str, chosen: Sequence[str]) -> list[str]:
-    if family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}: the families are {', '.join(FAMILIES)}")
-    unknown = [choice for choice in chosen if choice not in choices(family)]
-    if unknown:
-        raise ValueError(f"unknown {family} {', '.join(unknown)}: choose from {', '.join(choices(family))}")
-    return list(chosen)
 
 
 SWEEPS: dict[str, SweepKind] = {
@@ -269,6 +208,54 @@ SWEEPS: dict[str, SweepKind] = {
             description="Every combination of the choices that you list per family, and the baseline.",
             mode=None,
             rungs=_grid,
+            takes="lists",
+        ),
+        SweepKind(
+            name="one_at_a_time",
+            description="What each choice buys alone: the baseline, then every other choice of every family.",
+            mode=None,
+            rungs=studies.one_at_a_time,
+        ),
+        SweepKind(
+            name="leave_one_out",
+            description="What a whole stack of choices loses without each of them.",
+            mode=None,
+            rungs=studies.leave_one_out,
+            takes="stack",
+        ),
+        SweepKind(
+            name="pairs",
+            description="Each choice of a stack alone and every two together: which help each other, which overlap.",
+            mode=None,
+            rungs=studies.pairs,
+            takes="stack",
+        ),
+        SweepKind(
+            name="scaling_batch",
+            description="Baseline and stack at doubled batches until one does not fit.",
+            mode=None,
+            rungs=studies.scaling_batch,
+            takes="stack",
+        ),
+        SweepKind(
+            name="scaling_resolution",
+            description="Baseline and stack from half to twice the resolution.",
+            mode=None,
+            rungs=studies.scaling_resolution,
+            takes="stack",
+        ),
+        SweepKind(
+            name="scaling_model",
+            description="Baseline and stack on every model of the zoo, the smallest first.",
+            mode=None,
+            rungs=studies.scaling_model,
+            takes="stack",
+        ),
+        SweepKind(
+            name="covering",
+            description="Every pair of choices that can run here, in few runs: what breaks, and what is wrong.",
+            mode=None,
+            rungs=studies.covering,
         ),
     )
 }

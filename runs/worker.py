@@ -16,6 +16,7 @@ from pathlib import Path
 from profiler.environment import probe
 from profiler.numerics import make_reference
 from profiler.session import profile
+from runs.fit import why_too_large
 from runs.job import Job, run_folder
 from runs.machine_file import write_machine
 from runs.outcome import add_event, write_outcome
@@ -29,6 +30,9 @@ def work(job: Job, home: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     progress = partial(add_event, folder)
     if job.kind == "measure":
+        if reason := why_too_large(job, home):
+            write_outcome(job, "rejected", reason, home=home, machine=probe())
+            return
         references = home / "references"
         profile(
             job.combo, job.workload, folder,

@@ -1,5 +1,7 @@
 """Plans: what a launch would run here, for how long, and why in that order."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -26,12 +28,20 @@ def has_own_workload(kind: str) -> bool:
 
 
 def has_families(kind: str) -> bool:
-    return kind in (SINGLE, "grid")
+    return kind == SINGLE or bool(sweep.SWEEPS[kind].takes)
 
 
-def options_form(kind: str, key: str) -> dict[str, bool]:
-    """The switches of the ladders."""
-    chosen = {}
+def takes_lists(kind: str) -> bool:
+    return kind != SINGLE and sweep.SWEEPS[kind].takes == "lists"
+
+
+def options_form(kind: str, key: str) -> dict[str, Any]:
+    """The switches of the ladders, and how far a study of batches goes."""
+    chosen: dict[str, Any] = {}
+    if kind == "scaling_batch":
+        field = sweep.Options.__dataclass_fields__["max_batch"]
+        place = {"help": field.metadata["help"], "key": f"{key}_max_batch", "bind": "query-params"}
+        chosen["max_batch"] = st.number_input("largest batch", min_value=1, value=field.default, step=1, **place)
     for name in ("max_autotune", "sdpa_kernels") if kind.startswith("ladder") else ():
         help = sweep.Options.__dataclass_fields__[name].metadata["help"]
         chosen[name] = st.toggle(name, key=f"{key}_{name}", help=help, bind="query-params")
@@ -39,7 +49,7 @@ def options_form(kind: str, key: str) -> dict[str, bool]:
 
 
 def make_plan(
-    kind: str, workload: Workload, machine: Machine | None, families: dict[str, list[str]], switches: dict[str, bool]
+    kind: str, workload: Workload, machine: Machine | None, families: dict[str, list[str]], switches: dict[str, Any]
 ) -> sweep.Sweep | None:
     """The jobs of this launch; None, with the reason shown, where it makes no sense."""
     try:

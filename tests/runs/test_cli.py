@@ -207,10 +207,14 @@ def test_a_sweep_packed_unfinished_goes_on_in_another_home(
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("sweep",), 2, "name a sweep (quick, ladder_inference, ladder_train, grid)"),
+        (("sweep",), 2, "name a sweep (quick, ladder_inference, ladder_train, grid, one_at_a_time, leave_one_out"),
         (("sweep", "nonsense"), 2, "unknown sweep 'nonsense': choose one of quick"),
         (("sweep", "quick", "--model", "sd15"), 2, "only --device can be chosen"),
-        (("sweep", "quick", "--attention", "sdpa"), 2, "only grid takes lists"),
+        (
+            ("sweep", "quick", "--attention", "sdpa"),
+            2,
+            "quick takes no choices of attention, it has its own; these do: grid, leave_one_out",
+        ),
         (("sweep", "grid", "--attention", "sdp"), 2, "unknown attention sdp: choose from math, sdpa"),
         (("sweep", "quick", "--wait", "--budget", "soon"), 2, "write 9m, 90s, 1h30m"),
         (("sweep", "--resume", "no-such"), 2, "no sweep 'no-such'"),
