@@ -1,0 +1,10 @@
+"""Pages: one thin file per page; app.py is their table."""
+
+import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
+
+# Streamlit 1.67 takes a folder named pages for its older kind of app until app.py has called st.navigation once. When a
+# deep link is a server's first request, it runs that page alone: then let app.py have its turn.
+if PagesManager.uses_pages_directory:
+    PagesManager.uses_pages_directory = False
+    st.rerun()

@@ -30,7 +30,10 @@ families = {}
 with right:
     if plans.has_families(kind):
         st.subheader("Choices")
-        families = form.families_form("launch", mode=workload.mode, reasons=reasons, multiple=plans.takes_lists(kind))
+        start, multiple = plans.first_choices(kind, workload), plans.takes_lists(kind)
+        families = form.families_form(
+            f"launch_{kind}_{workload.device}", workload.mode, start, reasons=reasons, multiple=multiple
+        )
         form.show_impossible(reasons)
     switches = plans.options_form(kind, "launch")
     st.subheader("Plan")

@@ -51,7 +51,10 @@ def stack(workload: Workload, options: Options) -> Combo:
         raise ValueError(f"this study takes one choice of {', '.join(several)}: name one, or run a grid")
     if not lists:
         return _STACKS["train" if workload.mode == "train" else "inference", workload.device]
-    return Combo.from_dict({family: chosen[0] for family, chosen in lists.items()})
+    chosen = Combo.from_dict({family: one for family, (one,) in lists.items()})
+    if chosen == BASELINE:
+        raise ValueError("the stack is the baseline itself: choose something else in at least one family")
+    return chosen
 
 
 def one_at_a_time(workload: Workload, options: Options, machine: Machine | None) -> list[Rung]:

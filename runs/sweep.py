@@ -91,6 +91,11 @@ def expand(
     )
 
 
+def default_stack(workload: Workload) -> Combo:
+    """What a study of a stack takes when nothing is chosen."""
+    return studies.stack(workload, Options())
+
+
 def default_device(machine: Machine | None) -> Any:
     """cuda where the machine has it."""
     return "cuda" if machine and machine.has_cuda else "cpu"

@@ -54,7 +54,9 @@ def _widget(name: str, key: str, defaults: dict[str, Any]) -> Any:
     return st.number_input(label, min_value=lowest, value=hint(default), step=step, **place)
 
 
-def families_form(key: str, *, mode: str, reasons: dict[tuple[str, str], str], multiple: bool) -> dict[str, list[str]]:
+def families_form(
+    key: str, mode: str, start: Combo, *, reasons: dict[tuple[str, str], str], multiple: bool
+) -> dict[str, list[str]]:
     """The choices per family; what is not possible here stays visible, with a cross."""
     chosen: dict[str, list[str]] = {}
     for family in FAMILIES:
@@ -64,13 +66,14 @@ def families_form(key: str, *, mode: str, reasons: dict[tuple[str, str], str], m
         def label(choice: str, family: str = family) -> str:
             return f"{choice} ✕" if (family, choice) in reasons else choice
 
-        place = {"key": f"{key}_{family}", "help": HELP[family], "format_func": label}
+        place = {"key": f"{key}_{mode}_{family}", "help": HELP[family], "format_func": label}
         title, options = family.replace("_", " "), choices(family)
         if multiple:
             several = st.pills(title, options, selection_mode="multi", default=options[:1], wrap=True, **place)
             chosen[family] = several or [options[0]]
         else:
-            chosen[family] = [st.selectbox(title, options, **place)]
+            first = options.index(getattr(start, family))
+            chosen[family] = [st.selectbox(title, options, index=first, **place)]
     return chosen
 
 

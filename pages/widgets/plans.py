@@ -7,6 +7,7 @@ import streamlit as st
 
 from pages.charts import readable
 from pages.widgets import data, jobs, tables
+from profiler.combo import BASELINE, Combo
 from profiler.machine import Machine
 from profiler.workload import Workload
 from runs import job_queue, sweep
@@ -29,6 +30,12 @@ def has_own_workload(kind: str) -> bool:
 
 def has_families(kind: str) -> bool:
     return kind == SINGLE or bool(sweep.SWEEPS[kind].takes)
+
+
+def first_choices(kind: str, workload: Workload) -> Combo:
+    """What the form starts with: the baseline, or the stack that a study takes apart or scales."""
+    has_stack = kind != SINGLE and sweep.SWEEPS[kind].takes == "stack"
+    return sweep.default_stack(workload) if has_stack else BASELINE
 
 
 def takes_lists(kind: str) -> bool:

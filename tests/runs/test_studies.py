@@ -66,6 +66,11 @@ def test_a_stack_takes_one_choice_of_a_family() -> None:
         runs("leave_one_out", INFERENCE, families={"attention": ["sdpa", "math"]})
 
 
+def test_a_stack_is_more_than_the_baseline() -> None:
+    with pytest.raises(ValueError, match="the stack is the baseline itself"):
+        runs("leave_one_out", INFERENCE, families={"attention": ["math"]})
+
+
 @pytest.mark.parametrize(
     ("name", "field", "values"),
     [
