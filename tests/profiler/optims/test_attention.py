@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,12 @@ def test_a_mask_is_refused() -> None:
 def test_a_kernels_name_tells_its_family(name: str, family: str | None) -> None:
     found = next((f for f, pattern in attention.OBSERVED.items() if re.search(pattern, name)), None)
     assert found == family
+
+
+@pytest.mark.parametrize(("device", "must"), [("cpu", set()), ("cuda", {"math"})])
+def test_compiled_math_has_no_name_of_its_own_on_a_cpu(device: str, must: set[str]) -> None:
+    made, _ = subject(workload())
+    compiled = replace(made, workload=workload(device=device), combo=Combo(compilation="default"))
+    _, evidence = attention.apply(compiled, "math")
+    assert set(evidence.must_appear) == must
+    assert set(evidence.must_not_appear) == set(attention.OBSERVED) - {"math"}
