@@ -39,7 +39,7 @@ def test_kernel_times_add_up_to_the_step(traced: tuple[Subject, Trace, Path]) ->
     _, found, folder = traced
     table = pq.read_table(folder / "kernels.parquet")
     step_ns = found.found.steps[0].duration_ns
-    assert 0.5 * step_ns < sum(table["duration_ns"].to_pylist()) <= step_ns * 1.02
+    assert 0.3 * step_ns < sum(table["duration_ns"].to_pylist()) <= step_ns * 1.02
     assert all(0 <= start <= step_ns for start in table["start_ns"].to_pylist())
     assert set(table["stream"].to_pylist()) == {None}
 

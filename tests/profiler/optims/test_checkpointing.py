@@ -60,11 +60,11 @@ def test_half_of_the_blocks_is_not_what_was_promised(promised: Any, tmp_path: Pa
     assert "convolutions run again" in found.finding
 
 
-def test_compiled_selective_is_a_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functorch, "activation_memory_budget", 1.0)
+def test_compiled_selective_is_a_memory_budget() -> None:
     made = replace(subject(workload(mode="train"))[0], combo=Combo(compilation="default"))
-    _, evidence = checkpointing.apply(made, "selective")
-    assert functorch.activation_memory_budget == evidence.facts["memory_budget"] == 0.5
+    with functorch.patch(activation_memory_budget=1.0):
+        _, evidence = checkpointing.apply(made, "selective")
+        assert functorch.activation_memory_budget == evidence.facts["memory_budget"] == 0.5
     assert evidence.facts["num_checkpointed"] == 0
 
 
