@@ -21,7 +21,7 @@ TRAIN_FORWARDS = 3  # the backward does two products for each of the forward's
 
 def forward_flop_per_sample(unet: UNet, workload: Workload) -> int:
     """FLOP of one forward of one sample, on a meta copy of the UNet with materialised attention."""
-    meta = _to_meta(unet)
+    meta = to_meta(unet)
     for module in meta.modules():
         if isinstance(module, Attention):
             module.set_processor(AttnProcessor())
@@ -43,7 +43,7 @@ def step_flop(forward_flop: int, subject: Subject) -> int:
     return forward_flop * forwards[workload.mode] * workload.batch
 
 
-def _to_meta(unet: UNet) -> UNet:
+def to_meta(unet: UNet) -> UNet:
     """A copy without data; copying real weights of SDXL first would cost 10 GB."""
     memo: dict[int, torch.Tensor] = {id(b): torch.empty_like(b, device="meta") for b in unet.buffers()}
     for parameter in unet.parameters():

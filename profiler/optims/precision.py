@@ -26,7 +26,7 @@ from profiler.record import Evidence
 from profiler.subject import Subject
 from profiler.tracing import Trace
 
-_WEIGHTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+WEIGHTS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _AUTOCAST = {"bf16_amp": torch.bfloat16, "fp16_amp": torch.float16}
 
 # cuBLAS and cuDNN kernels that compute in tf32 carry it in their names (s1688 is the tf32 MMA shape).
@@ -39,7 +39,7 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
     """Pin the global matmul modes and convert or autocast the UNet."""
     mode = "tf32" if choice == "tf32" else "ieee"
     set_fp32_mode(mode)
-    dtype = _WEIGHTS.get(choice, torch.float32)
+    dtype = WEIGHTS.get(choice, torch.float32)
     if dtype is not torch.float32:
         nn.Module.to(subject.unet, dtype)  # diffusers' own to() warns of modules that it keeps in fp32, here none
     is_training = subject.workload.mode == "train"
@@ -67,7 +67,7 @@ def set_fp32_mode(mode: str) -> None:
 
 def dtype_in_trace(choice: str) -> str | None:
     """The input type that the trace must show for matmuls and convolutions; None where fp32 is right."""
-    dtype = (_WEIGHTS | _AUTOCAST).get(choice)
+    dtype = (WEIGHTS | _AUTOCAST).get(choice)
     return {torch.bfloat16: "c10::BFloat16", torch.float16: "c10::Half"}.get(dtype) if dtype else None
 
 
