@@ -14,6 +14,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from pages.charts.export import find_browser
 
+expect.set_options(timeout=20_000)  # ms; shared machines are slow at times
+
 ROOT = Path(__file__).parents[2]
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
