@@ -69,8 +69,8 @@ def test_what_a_gpus_trace_must_show(choice: str, device: str, graphs: bool) -> 
     assert compiled.call is not made.unet
 
 
-def test_compiling_a_cpus_training_step_keeps_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._inductor.config, "layout_optimization", True)
-    _, evidence = compilation.apply(subject(workload(mode="train"))[0], "default")
-    assert evidence.facts["layout_optimization"] is False
-    assert torch._inductor.config.layout_optimization is False
+def test_compiling_a_cpus_training_step_keeps_its_gradients() -> None:
+    with torch._inductor.config.patch(layout_optimization=True):  # pytest's monkeypatch would delete it at the end
+        _, evidence = compilation.apply(subject(workload(mode="train"))[0], "default")
+        assert evidence.facts["layout_optimization"] is False
+        assert torch._inductor.config.layout_optimization is False
