@@ -29,7 +29,7 @@ FAMILY: dict[str, Family] = {
     # before the optimizer copies the parameters' layout into its state
     "memory_format": Family(memory_format.apply, memory_format.check),
     # on the plain modules, before anything wraps them
-    "attention": Family(attention.apply),
+    "attention": Family(attention.apply, attention.check),
     # inside the compiled region, so that the compiler sees it
     "checkpointing": Family(checkpointing.apply, checkpointing.check),
     # needs the final parameters

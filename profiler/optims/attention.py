@@ -21,6 +21,7 @@ Each fused kernel brings its own backward.
 
 import ctypes
 import importlib.util
+import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -41,6 +42,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject
+from profiler.tracing import Trace
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]  # (batch, tokens, heads, dim) three times -> the same shape
 
@@ -64,6 +66,7 @@ EFFICIENT = _NOT_TRITON + r"(fmha_cutlass|_scaled_dot_product_efficient_attentio
 CUDNN = _NOT_TRITON + r"(cudnn_generated_fort_native_sdpa|cudnn.*(sdpa|fmha)|_scaled_dot_product_cudnn_attention)"
 FLASH_ATTN = _NOT_TRITON + r"((?<!pytorch_)flash::flash_(fwd|bwd)|flash_attn::)"
 SOFTMAX = r"[Ss]oft[Mm]ax"
+_BACKWARD = re.compile(r"backward|_bwd|bprop|fmha_cutlassB")
 
 # What a trace shows, most specific first; math is the softmax of materialised scores.
 OBSERVED = {"cudnn": CUDNN, "flash_attn": FLASH_ATTN, "flash": FLASH_SDPA, "efficient": EFFICIENT, "math": SOFTMAX}
@@ -109,6 +112,18 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
         # Layers beyond the kernel's head dims keep sdpa, whatever that is; so nothing can be excluded then.
         must_not_appear={name: OBSERVED[name] for name in excluded} if len(served) == len(layers) else {},
     )
+
+
+def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str | None]:
+    """Whether as many forward kernels ran as layers were promised the kernel; recomputation may add to them."""
+    pattern = evidence.must_appear.get(_MUST_APPEAR.get(evidence.choice, ""))
+    if pattern is None or evidence.choice == "math":  # a compiler fuses the softmax of materialised scores
+        return {}, None
+    on_gpu = any(kernel.stream is not None for kernel in trace.found.kernels)
+    names = [k.name for k in trace.found.kernels] if on_gpu else [op.event.name for op in trace.found.ops]
+    calls = sum(bool(re.search(pattern, name)) and not _BACKWARD.search(name) for name in names) // trace.num_steps
+    seen, promised = {"num_forward_kernels": calls}, evidence.facts["num_layers_served"]
+    return seen, "" if calls >= promised else f"only {calls} of the {promised} promised layers ran the kernel"
 
 
 def _serves(choice: str, dim: int, subject: Subject) -> bool:

@@ -14,6 +14,7 @@ Cost: 40 s to many minutes at the first call, again whenever a shape changes (dy
 fastest code). Source: arXiv 10.1145/3620665.3640366 (PyTorch 2), torch.compile's documentation.
 """
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from torch._dynamo.utils import clear_compilation_metrics, counters, get_compila
 
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject, UNet
+from profiler.traces.attribute import Op
 from profiler.tracing import Trace
 
 _MODES = {
@@ -38,6 +40,7 @@ _MODES = {
 }
 _REGION = {"compiled regions": r"Torch-Compiled Region|CompiledFxGraph|CompiledFunction"}
 _REGION_CALL = "Torch-Compiled Region"
+_WORK = re.compile(r"aten::(convolution|addmm|mm|bmm|baddbmm)$")
 _MAX_SHAPES = 64  # of one class of block; SDXL has a dozen, and Dynamo gives up after eight by itself
 _TRITON = {"Triton kernels": r"^triton_(poi|red|per|tem|mm|conv)"}
 _GRAPHS = {"graph launches": r"cudaGraphLaunch|cuGraphLaunch"}
@@ -92,11 +95,32 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
         "num_recompiles": sum(bool(metrics.recompile_reason) for metrics in get_compilation_metrics()),
     }
     if evidence.choice != "regional":
-        return seen, None
-    calls = sum(n for name, n in trace.names().items() if name.startswith(_REGION_CALL)) // trace.num_steps
+        share = _share_compiled(trace)
+        seen["share_compiled"] = share
+        if share is None:
+            return seen, None
+        return seen, "" if share >= 0.9 else f"only {share:.0%} of the matmuls and convolutions ran in compiled code"
+    # of the operators alone: on a CPU each of them stands among the kernels, too
+    calls = sum(op.event.name.startswith(_REGION_CALL) for op in trace.found.ops) // trace.num_steps
     seen["num_region_calls"] = calls
     promised = evidence.facts["num_regions"]
     return seen, "" if calls >= promised else f"only {calls} of the {promised} promised blocks ran compiled code"
+
+
+def _share_compiled(trace: Trace) -> float | None:
+    """The share of the forward's matmul and convolution calls that compiled code made; None where none is seen.
+
+    CUDA graphs replay without operators, and a Triton template is none.
+    """
+    work = [op for op in trace.found.ops if op.phase == "forward" and _WORK.search(op.event.name)]
+    return sum(map(_is_in_region, work)) / len(work) if work else None
+
+
+def _is_in_region(op: Op) -> bool:
+    parent = op.parent
+    while parent and not parent.event.name.startswith(_REGION_CALL):
+        parent = parent.parent
+    return parent is not None
 
 
 def _keep_cpu_gradients() -> bool:

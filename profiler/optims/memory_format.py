@@ -41,17 +41,25 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
     if evidence.choice == "contiguous":
         return {}, None
     convolutions = [op for op in trace.found.ops if op.event.name == "aten::convolution"]
-    images = [strides for op in convolutions if (strides := _first_strides(op)) and len(strides) == 4]
-    nhwc = sum(strides[1] == 1 for strides in images)
+    images = [strides for op in convolutions if (strides := _strides(op, 0)) and len(strides) == 4]
+    weights = [strides for op in convolutions if (strides := _strides(op, 1)) and len(strides) == 4]
+    nhwc, nhwc_weights = (sum(strides[1] == 1 for strides in tensors) for tensors in (images, weights))
     layout = sum(kernel.category == "layout" for kernel in trace.found.kernels)
     seen = {"num_convolutions": len(images), "num_nhwc_inputs": nhwc, "num_layout_kernels": layout}
+    seen["num_nhwc_weights"] = nhwc_weights
     if not evidence.facts["num_converted"]:
         return seen, "no convolution weight is channels_last"
     if not images:
         return seen, None
-    return seen, "" if nhwc else "no convolution was given a channels_last image"
+    if not nhwc:
+        return seen, "no convolution was given a channels_last image"
+    if nhwc_weights < 0.9 * len(weights):
+        return seen, f"only {nhwc_weights} of {len(weights)} convolutions had a channels_last weight"
+    return seen, ""
 
 
-def _first_strides(op: Op) -> list[int] | None:
+def _strides(op: Op, position: int) -> list[int] | None:
+    """Strides of an operator's input: 0 is a convolution's image, 1 its weight."""
     strides = op.event.args.input_strides
-    return strides[0] if isinstance(strides, list) and strides and isinstance(strides[0], list) else None
+    has = isinstance(strides, list) and len(strides) > position and isinstance(strides[position], list)
+    return strides[position] if has else None

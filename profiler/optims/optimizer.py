@@ -12,6 +12,7 @@ larger batch, not about speed. Tensors under 4,096 elements, or no multiple of 2
 its update once for every shape of parameter at the first step, also where the UNet itself runs eagerly.
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,13 @@ from profiler.subject import NotApplicable, Subject
 from profiler.tracing import Trace
 
 LEARNING_RATE = 1e-4  # Stable Diffusion's own
+# The rest are torch.optim.AdamW's defaults, which every choice has.
+SETTINGS: dict[str, float | tuple[float, float]] = {
+    "lr": LEARNING_RATE,
+    "betas": (0.9, 0.999),
+    "eps": 1e-8,
+    "weight_decay": 1e-2,
+}
 
 _FLAGS = {  # foreach, fused
     "adamw": (False, False),
@@ -90,4 +98,14 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
         promised = evidence.facts["num_tensors" if name == "num_updated_tensors" else name]
         if seen[name] != promised:
             return seen, f"{seen[name]} of the {promised} promised tensors {what}"
+    for group in subject.optimizer.param_groups:  # the update comes after the gradient check, which cannot see it
+        for name, right in SETTINGS.items():
+            if not _is_close(group[name], right):
+                return seen, f"its {name} is {group[name]}, not {right}"
     return seen, ""
+
+
+def _is_close(found: Any, right: float | tuple[float, float]) -> bool:
+    """Whether two settings agree; torchao keeps the learning rate as an fp32 tensor."""
+    pairs = zip(found, right, strict=True) if isinstance(right, tuple) else [(found, right)]
+    return all(math.isclose(float(one), other, rel_tol=1e-6) for one, other in pairs)
