@@ -14,6 +14,7 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 Checkpointing = Literal["none", "full", "selective", "alternate"]
 Optimizer = Literal["adamw", "adamw_foreach", "adamw_fused", "adamw_8bit"]
 Compilation = Literal["eager", "regional", "default", "reduce_overhead", "max_autotune"]
+CudaGraphs = Literal["off", "whole_step"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +59,13 @@ class Combo:
             "help": "torch.compile mode; regional compiles block by block, in less time; "
             "reduce_overhead adds CUDA graphs, max_autotune also searches "
             "for the fastest kernels (many minutes for a large UNet)."
+        },
+    )
+    cuda_graphs: CudaGraphs = field(
+        default="off",
+        metadata={
+            "help": "whole_step records the training step, or each forward, as one CUDA graph and replays it: "
+            "no launch cost, without a compiler."
         },
     )
 
@@ -108,7 +116,11 @@ _CHOICES = {name: get_args(hint) for name, hint in get_type_hints(Combo).items()
 
 def name_choice(family: str, choice: str) -> str:
     """A choice's name where its family is not in sight: 'bf16', but 'compile default' and 'checkpointing full'."""
-    prefix = {"checkpointing": "checkpointing ", "compilation": "" if choice == "eager" else "compile "}
+    prefix = {
+        "checkpointing": "checkpointing ",
+        "compilation": "" if choice == "eager" else "compile ",
+        "cuda_graphs": "graph ",
+    }
     return prefix.get(family, "") + choice
 
 
@@ -195,6 +207,21 @@ def _why_not_compile(combo: Combo, workload: Workload, machine: Machine) -> str 
     return _why_no_compiler(label, workload, machine)
 
 
+def _why_not_graphs(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    label = f"cuda_graphs={combo.cuda_graphs}"
+    if combo.cuda_graphs == "off":
+        return None
+    if workload.device == "cpu":
+        return f"{label} needs CUDA: on a CPU choose off"
+    if combo.compilation in ("reduce_overhead", "max_autotune"):
+        return f"{label} goes without compilation={combo.compilation}, which records graphs itself: choose default"
+    if combo.precision == "fp16_amp" and workload.mode == "train":
+        return f"{label} cannot record loss scaling, which reads from the GPU: choose precision=bf16_amp"
+    if combo.optimizer == "adamw_8bit":
+        return f"{label} cannot record torchao's optimizer: choose optimizer=adamw_fused"
+    return None
+
+
 def _why_not_optimizer(combo: Combo, workload: Workload, machine: Machine) -> str | None:
     label = f"optimizer={combo.optimizer}"
     if combo.optimizer != "adamw_8bit":
@@ -219,4 +246,5 @@ _RULES = (
     _why_not_precision,
     _why_not_optimizer,
     _why_not_compile,
+    _why_not_graphs,
 )

@@ -92,6 +92,8 @@ def note_times(timing: measure.Timing, workload: Workload, found: Findings) -> N
         for phase, samples in timing.phase_ms.items():
             found.samples[f"{phase}_ms"] = samples
             found.metrics[f"{phase}_ms"] = statistics.median(samples)
+        if not timing.phase_ms:
+            found.notes.append("the whole step is one CUDA graph: forward, backward and optimizer are not told apart")
 
 
 def note_unsteady(found: Findings) -> None:

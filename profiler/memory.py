@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from profiler.steps import Step
-from profiler.subject import Inputs, Subject
+from profiler.subject import Inputs, Subject, tensors_of
 
 GIB = 2**30
 
@@ -66,7 +66,7 @@ def held(subject: Subject, inputs: Iterable[Inputs]) -> Held:
     return Held(
         parameters=_storages([*subject.unet.parameters(), *subject.unet.buffers()]),
         optimizer_state=_storages(tensors),
-        other=_storages(tensor for batch in inputs for tensor in _tensors(batch)),
+        other=_storages(tensor for batch in inputs for tensor in tensors_of(batch)),
     )
 
 
@@ -86,13 +86,15 @@ def measure_peaks(subject: Subject, step: Step, inputs: Inputs) -> Peaks:
     torch.cuda.synchronize()
     free, total = torch.cuda.mem_get_info()
     allocated = torch.cuda.max_memory_allocated()
-    is_training = subject.workload.mode == "train"
+    activations: int | None = allocated - watch.before
+    if subject.workload.mode == "train":  # the phases of a recorded step are not seen
+        activations = None if subject.records_steps else watch.after_forward - watch.before
     return Peaks(
         allocated=allocated,
         reserved=torch.cuda.max_memory_reserved(),
         device=total - free,
-        activations=watch.after_forward - watch.before if is_training else allocated - watch.before,
-        gradients=sum(watch.gradients.values()) if is_training else None,
+        activations=activations,
+        gradients=sum(watch.gradients.values()) or None,
     )
 
 
@@ -129,14 +131,3 @@ def _plain(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         return
     for name in tensor.__tensor_flatten__()[0]:
         yield from _plain(getattr(tensor, name))
-
-
-def _tensors(inputs: Inputs) -> Iterator[torch.Tensor]:
-    yield from (inputs.sample, inputs.timestep, inputs.target)
-    stack = list(inputs.condition.values())
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            stack.extend(value.values())
-        else:
-            yield value

@@ -27,6 +27,7 @@ from profiler.environment import probe
 from profiler.memory import GIB
 from profiler.optims import apply_all
 from profiler.record import write_json
+from profiler.replay import Replay
 from profiler.steps import forward, make_step, no_phase, scale
 from profiler.subject import Inputs, Subject, UNet, cast_inputs, make_inputs, resolve_resolution
 from profiler.workload import Workload
@@ -69,11 +70,20 @@ def run_once(subject: Subject, inputs: Inputs, size: int) -> tuple[Tensor, Tenso
     """
     if subject.workload.mode != "train":
         return make_step(subject)(inputs, no_phase), None
-    output = forward(subject, inputs)
-    wide = torch.float64 if output.dtype is torch.float64 else torch.float32
-    loss = torch.nn.functional.mse_loss(output[:size].to(wide), inputs.target[:size].to(wide))
-    scale(subject, loss).backward()  # type: ignore[no-untyped-call]
-    return output, loss
+
+    def forward_and_backward(inputs: Inputs) -> tuple[Tensor, Tensor]:
+        subject.unet.zero_grad(set_to_none=True)
+        output = forward(subject, inputs)
+        wide = torch.float64 if output.dtype is torch.float64 else torch.float32
+        loss = torch.nn.functional.mse_loss(output[:size].to(wide), inputs.target[:size].to(wide))
+        scale(subject, loss).backward()  # type: ignore[no-untyped-call]
+        return output.detach(), loss.detach()
+
+    if not subject.records_steps:
+        return forward_and_backward(inputs)
+    found = Replay(forward_and_backward)(inputs)  # a graph of its own: the step's would change the weights
+    torch.cuda.synchronize()  # before the graph goes out of scope
+    return found
 
 
 def collect(subject: Subject, output: Tensor, loss: Tensor | None, size: int) -> Fidelity:

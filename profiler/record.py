@@ -40,6 +40,9 @@ class Metrics:
     image_s: float | None = _metric("s", "Seconds per image in mode=sample.", "lower")
     first_call_s: float | None = _metric("s", "First call of the step, compilation included.", "lower")
     compile_s: float | None = _metric("s", "First calls less steady steps, for compiled combos (cold cache).", "lower")
+    warm_compile_s: float | None = _metric(
+        "s", "compile_s again in the same process, from the caches on disk (not with max_autotune or graphs).", "lower"
+    )
     build_s: float | None = _metric("s", "Building the model on the device.")
     host_enqueue_ms: float | None = _metric(
         "ms", "CPU time to launch one step, measured without waiting for the GPU.", "lower"

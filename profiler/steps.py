@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from profiler.replay import Replay
 from profiler.subject import Inputs, Subject
 
 Phase = Callable[[str], AbstractContextManager[object]]  # "forward", "backward", "optimizer"
 Step = Callable[[Inputs, Phase], Tensor]
+Denoise = Callable[[Inputs], Tensor]  # one forward of the UNet
 
 PHASES = {"train": ("forward", "backward", "optimizer"), "inference": ("forward",), "sample": ("forward",)}
 
@@ -33,29 +36,41 @@ class CountedStep:
 
 
 def make_step(subject: Subject) -> Step:
-    """The step of the subject's mode; it returns the output (inference), the latents (sample) or the loss (train)."""
-    match subject.workload.mode:
-        case "train":
-            return lambda inputs, phase: train_step(subject, inputs, phase)
-        case "sample":
-            return lambda inputs, phase: sample_step(subject, inputs, phase)
-        case _:
-            return lambda inputs, phase: inference_step(subject, inputs, phase)
+    """The step of the subject's mode; it returns the output (inference), the latents (sample) or the loss (train).
+
+    One that is recorded as a CUDA graph overwrites what it returned before, and opens no phases in training.
+    """
+    mode = subject.workload.mode
+    if mode == "train":
+        if subject.records_steps:
+            replayed = Replay(partial(train_step, subject), subject.optimizer)
+            return lambda inputs, phase: replayed(inputs)
+        return lambda inputs, phase: train_step(subject, inputs, phase)
+    denoise: Denoise = partial(forward, subject)
+    if subject.records_steps:
+        denoise = Replay(denoise)
+    step = sample_step if mode == "sample" else inference_step
+    return lambda inputs, phase: step(subject, inputs, phase, denoise)
 
 
 def forward(subject: Subject, inputs: Inputs) -> Tensor:
     """One call of the UNet under the subject's autocast: (batch, out_channels, height, width)."""
     if subject.uses_graphs:
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-    with torch.autocast(subject.workload.device, dtype=subject.autocast, enabled=subject.autocast is not None):
+    with torch.autocast(
+        subject.workload.device,
+        dtype=subject.autocast,
+        enabled=subject.autocast is not None,
+        cache_enabled=not subject.records_steps,  # a graph must not refer to a cast that was made outside of it
+    ):
         (out,) = subject.call(inputs.sample, inputs.timestep, **inputs.condition, return_dict=False)
     output: Tensor = out
     return output
 
 
-def inference_step(subject: Subject, inputs: Inputs, phase: Phase = no_phase) -> Tensor:
+def inference_step(subject: Subject, inputs: Inputs, phase: Phase, denoise: Denoise) -> Tensor:
     with torch.no_grad(), phase("forward"):
-        return forward(subject, inputs)
+        return denoise(inputs)
 
 
 def train_step(subject: Subject, inputs: Inputs, phase: Phase = no_phase) -> Tensor:
@@ -80,7 +95,7 @@ def scale(subject: Subject, loss: Tensor) -> Tensor:
     return loss if subject.scaler is None else subject.scaler.scale(loss)
 
 
-def sample_step(subject: Subject, inputs: Inputs, phase: Phase = no_phase) -> Tensor:
+def sample_step(subject: Subject, inputs: Inputs, phase: Phase, denoise: Denoise) -> Tensor:
     """DDIM (arXiv 2010.02502) over num_inference_steps with classifier-free guidance (arXiv 2207.12598).
 
     Conditional and unconditional halves go through the UNet as one batch of twice the size.
@@ -102,7 +117,7 @@ def sample_step(subject: Subject, inputs: Inputs, phase: Phase = no_phase) -> Te
                 condition=condition,
             )
             with phase("forward"):
-                noise = forward(subject, step_inputs)
+                noise = denoise(step_inputs)
             if guided:
                 unconditional, conditional = noise[:batch], noise[batch:]
                 noise = unconditional + workload.guidance_scale * (conditional - unconditional)

@@ -1,6 +1,6 @@
 """Subject: what an optimisation may touch (the UNet, how it is called, its optimizer) and its inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -36,6 +36,7 @@ class Subject:
     optimizer: torch.optim.Optimizer | None = None
     scaler: torch.amp.GradScaler | None = None
     uses_graphs: bool = False  # CUDA graphs replay: the trace holds kernels without operators
+    records_steps: bool = False  # the step itself is recorded as a graph, not what a compiler made of the UNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,18 @@ def cast_inputs(inputs: Inputs, dtype: torch.dtype, memory_format: torch.memory_
         target=cast(inputs.target),
         condition=cast(inputs.condition),
     )
+
+
+def tensors_of(inputs: Inputs) -> Iterator[torch.Tensor]:
+    """Every tensor of a batch, in an order that is the same for all batches of a model."""
+    yield from (inputs.sample, inputs.timestep, inputs.target)
+    stack = list(inputs.condition.values())
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            stack.extend(value.values())
+        else:
+            yield value
 
 
 def zoo_note(workload: Workload) -> tuple[str, ...]:

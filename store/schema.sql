@@ -25,6 +25,7 @@ CREATE TABLE run (
     checkpointing VARCHAR,
     optimizer VARCHAR,
     compilation VARCHAR,
+    cuda_graphs VARCHAR,
     combo_label VARCHAR,
     combo_key VARCHAR,
     -- Workload
@@ -59,6 +60,7 @@ CREATE TABLE run (
     image_s DOUBLE,
     first_call_s DOUBLE,
     compile_s DOUBLE,
+    warm_compile_s DOUBLE,
     build_s DOUBLE,
     host_enqueue_ms DOUBLE,
     profiler_overhead DOUBLE,

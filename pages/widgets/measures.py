@@ -14,8 +14,8 @@ META = {field.name: field.metadata for field in fields(Metrics)}
 GROUPS: dict[str, tuple[str, ...]] = {
     "Time": (
         "step_ms", "step_iqr_ms", "step_p95_ms", "num_samples", "forward_ms", "backward_ms", "optimizer_ms",
-        "samples_per_s", "epoch_s", "image_s", "first_call_s", "compile_s", "build_s", "host_enqueue_ms",
-        "profiler_overhead", "gpu_busy_ms", "gpu_busy_share", "num_kernels", "recompute_ms",
+        "samples_per_s", "epoch_s", "image_s", "first_call_s", "compile_s", "warm_compile_s", "build_s",
+        "host_enqueue_ms", "profiler_overhead", "gpu_busy_ms", "gpu_busy_share", "num_kernels", "recompute_ms",
     ),
     "Memory": (
         "peak_allocated_gib", "peak_reserved_gib", "peak_device_gib", "host_peak_gib", "weights_gib", "gradients_gib",
@@ -32,6 +32,7 @@ TRAIN_ONLY = (
     "forward_ms", "backward_ms", "optimizer_ms", "epoch_s", "gradients_gib", "optimizer_state_gib", "gradient_error",
     "gradient_error_eager", "gradient_error_ratio", "loss", "recompute_ms",
 )  # fmt: skip
+OF_PHASES = ("forward_ms", "backward_ms", "optimizer_ms", "gradients_gib")
 # What a CPU run cannot give, and why.
 GPU_ONLY = {
     "host_enqueue_ms": "a CPU launches nothing: it computes itself",
@@ -74,8 +75,12 @@ def why_unknown(name: str, record: dict[str, Any]) -> str:
         return "only in mode=train"
     if workload["mode"] != "sample" and name == "image_s":
         return "only in mode=sample"
-    if record["combo"]["compilation"] == "eager" and name == "compile_s":
+    if record["combo"]["compilation"] == "eager" and name in ("compile_s", "warm_compile_s"):
         return "nothing is compiled in eager mode"
+    if name == "warm_compile_s" and record["combo"]["compilation"] == "max_autotune":
+        return "not measured with max_autotune: it would take minutes"
+    if record["combo"].get("cuda_graphs", "off") != "off" and name in OF_PHASES:
+        return "the whole step is one CUDA graph"
     if record["combo"]["precision"] != "fp16_amp" and name in ("loss_scale", "num_skipped_steps"):
         return "only with precision=fp16_amp"
     if status not in ("done", "wrong", "ineffective", "imported"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from profiler.combo import Combo
-from profiler.optims import attention, checkpointing, compilation, memory_format, optimizer, precision
+from profiler.optims import attention, checkpointing, compilation, cuda_graphs, memory_format, optimizer, precision
 from profiler.record import Evidence
 from profiler.subject import Subject
 from profiler.tracing import Trace
@@ -34,8 +34,10 @@ FAMILY: dict[str, Family] = {
     "checkpointing": Family(checkpointing.apply, checkpointing.check),
     # needs the final parameters
     "optimizer": Family(optimizer.apply, optimizer.check),
-    # last: it freezes the code path that the others have built
+    # it freezes the code path that the others have built
     "compilation": Family(compilation.apply, compilation.check),
+    # last: it records what the compiled code launches, too
+    "cuda_graphs": Family(cuda_graphs.apply, cuda_graphs.check),
 }
 
 

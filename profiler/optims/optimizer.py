@@ -44,6 +44,12 @@ _UPDATES = {
     "adamw_fused": {"fused update": r"^aten::_fused_adamw?_$"},
     "adamw_8bit": {"8-bit update": r"^Optimizer\.step#AdamW8bit\.step"},
 }
+# A recorded step shows kernels alone. addcdiv of a capturable update: pointwise, tensor by tensor or in lists of them.
+_RECORDED_UPDATES = {
+    "adamw": {"for-loop update": r"addcdiv_cuda_kernel"},
+    "adamw_foreach": {"foreach update": r"multi_tensor_apply_kernel.*Pointwise"},
+    "adamw_fused": {"fused update": r"multi_tensor_apply_kernel.*FusedAdam"},
+}
 # On a CPU foreach has no multi-tensor kernel and loops over addcdiv_ itself, so that one is not excluded.
 _EXCLUDED = {
     "adamw": ("adamw_foreach", "adamw_fused"),
@@ -60,19 +66,21 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
         return subject, Evidence(family="optimizer", choice=choice)
     parameters = [parameter for parameter in subject.unet.parameters() if parameter.requires_grad]
     quantized = [p for p in parameters if choice == "adamw_8bit" and _is_quantized(p)]
-    return replace(subject, optimizer=_make(choice, parameters)), Evidence(
+    is_recorded = subject.combo.cuda_graphs != "off"
+    updates = _RECORDED_UPDATES if is_recorded else _UPDATES
+    return replace(subject, optimizer=_make(choice, parameters, capturable=is_recorded)), Evidence(
         family="optimizer",
         choice=choice,
         facts={"num_tensors": len(parameters), "num_8bit_tensors": len(quantized)},
-        must_appear=_UPDATES[choice],
-        must_not_appear={name: pattern for other in _EXCLUDED[choice] for name, pattern in _UPDATES[other].items()},
+        must_appear=updates[choice],
+        must_not_appear={name: pattern for other in _EXCLUDED[choice] for name, pattern in updates[other].items()},
     )
 
 
-def _make(choice: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _make(choice: str, parameters: list[nn.Parameter], *, capturable: bool) -> torch.optim.Optimizer:
     if choice != "adamw_8bit":
         foreach, fused = _FLAGS[choice]
-        return torch.optim.AdamW(parameters, lr=LEARNING_RATE, foreach=foreach, fused=fused)
+        return torch.optim.AdamW(parameters, lr=LEARNING_RATE, foreach=foreach, fused=fused, capturable=capturable)
     try:
         from torchao.optim import AdamW8bit
     except ImportError as error:

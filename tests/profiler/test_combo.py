@@ -14,6 +14,8 @@ from tests.support.run_folders import FIXTURE_CPU, FIXTURE_GPU
 OLD_GPU = replace(FIXTURE_GPU, gpu_name="Fixture Turing", compute_capability=(7, 5))
 FULL_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"xformers": "0.0.35", "flash-attn": "2.8.3"})
 BARE_GPU = replace(FIXTURE_GPU, packages={})
+AO_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"torchao": "0.18.0"})
+GRAPH = {"cuda_graphs": "whole_step"}
 NO_COMPILER = replace(FIXTURE_CPU, has_cxx_compiler=False)
 
 
@@ -79,6 +81,17 @@ def test_an_unknown_family_is_answered_with_the_families() -> None:
         ({"compilation": "reduce_overhead"}, "train", "cpu", FIXTURE_CPU, "CUDA graphs", "choose default"),
         ({"compilation": "default"}, "train", "cpu", NO_COMPILER, "C++ compiler", "install g++"),
         ({"compilation": "default"}, "train", "cuda", BARE_GPU, "package triton", "pip install triton"),
+        ({"cuda_graphs": "whole_step"}, "train", "cpu", FIXTURE_CPU, "needs CUDA", "choose off"),
+        (
+            GRAPH | {"compilation": "reduce_overhead"},
+            "train",
+            "cuda",
+            FULL_GPU,
+            "records graphs itself",
+            "choose default",
+        ),
+        (GRAPH | {"precision": "fp16_amp"}, "train", "cuda", FULL_GPU, "loss scaling", "choose precision=bf16_amp"),
+        (GRAPH | {"optimizer": "adamw_8bit"}, "train", "cuda", AO_GPU, "torchao's optimizer", "adamw_fused"),
     ],
 )
 def test_an_impossible_choice_names_its_reason_and_remedy(

@@ -12,9 +12,10 @@ from profiler.environment import probe
 from profiler.optims import attention
 from profiler.optims.precision import TF32_KERNELS
 from profiler.session import profile
+from profiler.steps import make_step, no_phase
 from profiler.verify import count, observed_attention, verify
 from profiler.workload import Workload
-from tests.support.unets import errors, subject, trace, workload
+from tests.support.unets import collect, errors, inputs_of, subject, trace, workload
 
 pytestmark = pytest.mark.gpu
 
@@ -116,6 +117,69 @@ def test_layout_and_recomputation_change_no_result(kind: str, choice: str) -> No
     found = errors(workload(kind, mode="train", device="cuda"), Combo.from_dict({family: choice}))
     assert found.output_error <= FP32_OUTPUT
     assert (found.gradient_error or 1.0) <= FP32_GRADIENT
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_foreach", "adamw_fused"])
+@pytest.mark.parametrize("kind", ["conditional_unet", "pixel_unet"])
+def test_a_recorded_training_step_trains_like_an_eager_one(kind: str, optimizer: Any, tmp_path: Path) -> None:
+    work = workload(kind, mode="train", device="cuda")
+    plain, _ = subject(work, Combo(optimizer=optimizer))
+    graphed, evidence = subject(work, Combo(optimizer=optimizer, cuda_graphs="whole_step"))
+    before = [parameter.detach().clone() for parameter in plain.unet.parameters()]
+    losses = []
+    for made in (plain, graphed):
+        step = make_step(made)
+        losses.append([float(step(batch, no_phase)) for batch in inputs_of(made, draws=3)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    # The change, not the weights: three steps at 1e-4 hardly show in them. AdamW's first steps are near sign(gradient),
+    # so that a gradient that rounds to either side of 0 counts fully.
+    changes = [[p - b for p, b in zip(made.unet.parameters(), before, strict=True)] for made in (plain, graphed)]
+    error = sum(float((one - other).norm() ** 2) for one, other in zip(*changes, strict=True)) ** 0.5
+    assert error <= 1e-2 * sum(float(one.norm() ** 2) for one in changes[0]) ** 0.5
+    traced = trace(graphed, tmp_path)
+    for one in evidence:
+        found = verify(one, traced, graphed)
+        assert found.confirmed is not False, found.finding
+    assert found.family == "cuda_graphs"
+    assert found.confirmed
+    assert found.observed["num_graph_launches"] == 1
+
+
+@pytest.mark.parametrize("kind", ["conditional_unet", "pixel_unet"])
+@pytest.mark.parametrize("mode", ["inference", "sample", "train"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_amp"])
+def test_a_recorded_step_gives_the_eager_results(kind: str, mode: str, precision: Any, tmp_path: Path) -> None:
+    work = workload(kind, mode=mode, device="cuda")
+    plain, _ = subject(work, Combo(precision=precision))
+    graphed, evidence = subject(work, Combo(precision=precision, cuda_graphs="whole_step"))
+    expected, found = collect(plain), collect(graphed)
+    sizes = {name: parameter.numel() for name, parameter in plain.unet.named_parameters()}
+    errors = numerics.compare(found, expected, sizes)
+    assert errors.output_error <= 1e-5
+    assert (errors.gradient_error or 0.0) <= (FP32_GRADIENT if precision == "fp32" else 1e-2)
+    assert len(found.gradients) == len(expected.gradients)
+    proven = verify(evidence[-1], trace(graphed, tmp_path), graphed)
+    assert proven.confirmed, proven.finding
+    assert proven.observed["num_graph_launches"] == (work.num_inference_steps if mode == "sample" else 1)
+
+
+@pytest.mark.parametrize("compilation", ["eager", "regional", "default"])
+def test_a_run_of_a_recorded_step_is_done(compilation: Any, tmp_path: Path) -> None:
+    work = Workload(model="ddpm-cifar10", mode="train", batch=16, device="cuda", min_samples=10, min_seconds=0.5)
+    combo = Combo(
+        attention="sdpa",
+        precision="bf16_amp",
+        optimizer="adamw_fused",
+        compilation=compilation,
+        cuda_graphs="whole_step",
+    )
+    _skip_if_impossible(combo, work)
+    numerics.make_reference(work, tmp_path / "references" / work.reference_key, lambda stage, detail: None)
+    record = profile(combo, work, tmp_path / "run", run_id="run", references=tmp_path / "references")
+    assert (record.status, record.cause) == ("done", "")
+    assert record.metrics.backward_ms is None
+    assert any("told apart" in note for note in record.notes)
+    assert {e.family for e in record.evidence if e.confirmed} >= {"attention", "optimizer", "cuda_graphs"}
 
 
 def test_every_kernel_of_a_training_step_is_attributed(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ FILES = {"record.json", "kernels.parquet", "ops.parquet", "memory.parquet"}
 ON_A_GPU_ONLY = {
     "host_enqueue_ms", "gpu_busy_ms", "gpu_busy_share", "peak_reserved_gib", "peak_device_gib", "datasheet_tflops",
     "mfu", "step_energy_j", "sample_energy_j", "mean_power_w", "mean_sm_clock_mhz", "max_temperature_c", "loss_scale",
-    "num_skipped_steps", "compile_s", "recompute_ms",
+    "num_skipped_steps", "compile_s", "warm_compile_s", "recompute_ms",
 }  # fmt: skip
 OF_TRAINING = {
     "forward_ms", "backward_ms", "optimizer_ms", "gradients_gib", "optimizer_state_gib", "loss", "gradient_error",

@@ -12,7 +12,7 @@ from profiler.optims import FAMILY
 from profiler.record import Evidence
 from profiler.subject import Subject
 from profiler.verify import count, observed_attention, verify
-from tests.support.unets import subject, trace, workload
+from tests.support.unets import of, subject, trace, workload
 
 TRAIN = workload(mode="train")
 
@@ -42,6 +42,7 @@ def _promised(family: str, choice: str) -> Evidence:
         ("optimizer", "adamw_fused", "the trace shows no fused update; the trace shows for-loop update"),
         ("optimizer", "adamw_foreach", "the trace shows no foreach update"),
         ("compilation", "default", "the trace shows no compiled regions"),
+        ("cuda_graphs", "whole_step", "the trace shows no graph launches; 0 graph launches per step, not 1"),
     ],
 )
 def test_a_choice_that_did_not_happen_is_found(
@@ -84,20 +85,20 @@ def test_fp32_that_runs_in_16_bits_is_found(tmp_path: Path) -> None:
 def test_a_checkpointing_flag_that_was_taken_back_is_found(tmp_path: Path) -> None:
     made, evidence = subject(TRAIN, Combo(checkpointing="full"))
     made.unet.disable_gradient_checkpointing()
-    assert verify(evidence[3], trace(made, tmp_path), made).confirmed is False
+    assert verify(of("checkpointing", evidence), trace(made, tmp_path), made).confirmed is False
 
 
 def test_blocks_that_run_again_unasked_are_found(tmp_path: Path) -> None:
     made, evidence = subject(TRAIN)
     made.unet.enable_gradient_checkpointing()
-    found = verify(evidence[3], trace(made, tmp_path), made)
+    found = verify(of("checkpointing", evidence), trace(made, tmp_path), made)
     assert found.finding == "forward convolutions run again in the backward"
 
 
 def test_an_optimizer_that_lost_its_flag_is_found(tmp_path: Path) -> None:
     made, evidence = subject(TRAIN, Combo(optimizer="adamw_fused"))
     loop = torch.optim.AdamW(made.unet.parameters(), foreach=False, fused=False)
-    found = verify(evidence[4], trace(replace(made, optimizer=loop), tmp_path), made)
+    found = verify(of("optimizer", evidence), trace(replace(made, optimizer=loop), tmp_path), made)
     assert found.confirmed is False
     assert "no fused update" in found.finding
 

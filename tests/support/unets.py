@@ -108,3 +108,8 @@ def trace(made: Subject, folder: Path) -> tracing.Trace:
     held = memory.held(made, inputs)
     file = folder / f"worker{tracing.TRACE_SUFFIX}"
     return tracing.trace_steps(made, step, inputs, clock_for(made.workload.device), held=held, file=file)
+
+
+def of(family: str, evidence: tuple[Evidence, ...]) -> Evidence:
+    """The evidence of one family."""
+    return next(one for one in evidence if one.family == family)

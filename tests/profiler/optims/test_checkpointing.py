@@ -13,7 +13,7 @@ from profiler.optims import checkpointing
 from profiler.subject import NotApplicable
 from profiler.traces.attribute import RECOMPUTE
 from profiler.verify import verify
-from tests.support.unets import FACTORIES, inputs_of, subject, trace, workload
+from tests.support.unets import FACTORIES, inputs_of, of, subject, trace, workload
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
@@ -21,7 +21,7 @@ from tests.support.unets import FACTORIES, inputs_of, subject, trace, workload
 def test_the_backward_runs_convolutions_again(choice: Any, kind: str, tmp_path: Path) -> None:
     made, evidence = subject(workload(kind, mode="train"), Combo(checkpointing=choice))
     traced = trace(made, tmp_path)
-    found = verify(evidence[3], traced, made)
+    found = verify(of("checkpointing", evidence), traced, made)
     assert found.confirmed, found.finding
     assert found.observed["num_recomputed_convolutions"] >= 0.75 * found.facts["num_convolutions"]
     assert found.facts["num_checkpointed"] == found.facts["num_blocks"] / (2 if choice == "alternate" else 1)
@@ -32,7 +32,7 @@ def test_the_backward_runs_convolutions_again(choice: Any, kind: str, tmp_path: 
 def test_selective_runs_norms_again_and_no_convolution(kind: str, tmp_path: Path) -> None:
     made, evidence = subject(workload(kind, mode="train"), Combo(checkpointing="selective", attention="sdpa"))
     traced = trace(made, tmp_path)
-    found = verify(evidence[3], traced, made)
+    found = verify(of("checkpointing", evidence), traced, made)
     assert found.confirmed, found.finding
     assert found.observed["num_recomputed_convolutions"] == 0
     again = {op.event.name for op in traced.found.ops if op.phase == RECOMPUTE}
@@ -44,7 +44,7 @@ def test_selective_runs_norms_again_and_no_convolution(kind: str, tmp_path: Path
 def test_plain_training_runs_none_again(kind: str, tmp_path: Path) -> None:
     made, evidence = subject(workload(kind, mode="train"))
     traced = trace(made, tmp_path)
-    found = verify(evidence[3], traced, made)
+    found = verify(of("checkpointing", evidence), traced, made)
     assert found.confirmed, found.finding
     assert found.observed == {"num_recomputed_ops": 0, "num_recomputed_convolutions": 0}
     assert traced.recompute_ms is None

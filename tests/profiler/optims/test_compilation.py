@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from profiler.combo import Combo
 from profiler.optims import compilation
 from profiler.verify import verify
 from tests.support import unets
-from tests.support.unets import FACTORIES, subject, trace, workload
+from tests.support.unets import FACTORIES, of, subject, trace, workload
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor builds C++ on a CPU: install g++")
 
@@ -40,17 +41,21 @@ def test_a_compiled_model_agrees_with_the_plain_one_and_shows_in_the_trace(
     errors = unets.compare(unets.collect(made), work)
     assert errors.output_error <= 1e-5
     assert (errors.gradient_error or 0.0) <= 1e-4
-    found = verify(evidence[-1], trace(made, tmp_path), made)
+    found = verify(of("compilation", evidence), trace(made, tmp_path), made)
     assert found.confirmed, found.finding
     assert found.observed["compiled regions"] > 0
     assert found.observed["num_graphs"] > 0
     assert found.observed["num_graph_breaks"] == 0
+    hits = counters["inductor"]["fxgraph_cache_hit"]
+    compilation.forget()
+    unets.collect(made)
+    assert counters["inductor"]["fxgraph_cache_hit"] > hits  # what warm_compile_s measures
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
 def test_an_eager_trace_shows_none(kind: str, tmp_path: Path) -> None:
     made, evidence = subject(workload(kind, mode="train"))
-    found = verify(evidence[-1], trace(made, tmp_path), made)
+    found = verify(of("compilation", evidence), trace(made, tmp_path), made)
     assert found.confirmed, found.finding
     assert set(found.observed.values()) == {0}
 

@@ -14,7 +14,7 @@ from profiler.record import Evidence
 from profiler.steps import train_step
 from profiler.subject import Subject
 from profiler.verify import verify
-from tests.support.unets import FACTORIES, inputs_of, subject, trace, workload
+from tests.support.unets import FACTORIES, inputs_of, of, subject, trace, workload
 
 OF_TORCH = [choice for choice in choices("optimizer") if choice != "adamw_8bit"]
 
@@ -39,7 +39,7 @@ def test_every_launch_gives_the_same_weights(kind: str, choice: str) -> None:
 @pytest.mark.parametrize("choice", OF_TORCH)
 def test_the_trace_bears_the_choice_out(choice: Any, tmp_path: Path) -> None:
     made, evidence = subject(workload(mode="train"), Combo(optimizer=choice))
-    found = verify(evidence[4], trace(made, tmp_path), made)
+    found = verify(of("optimizer", evidence), trace(made, tmp_path), made)
     assert found.confirmed, found.finding
     assert found.facts["num_tensors"] == len(list(made.unet.parameters()))
 
@@ -75,7 +75,9 @@ def test_8_bit_moments_move_the_weights_nearly_as_fp32_ones_do(tmp_path: Path) -
 def test_an_optimizer_of_half_the_parameters_is_found(tmp_path: Path) -> None:
     made, evidence = subject(workload(mode="train"), Combo(optimizer="adamw_fused"))
     half = torch.optim.AdamW(list(made.unet.parameters())[::2], fused=True)
-    found = verify(evidence[4], trace(replace(made, optimizer=half), tmp_path), replace(made, optimizer=half))
+    found = verify(
+        of("optimizer", evidence), trace(replace(made, optimizer=half), tmp_path), replace(made, optimizer=half)
+    )
     assert found.confirmed is False
     assert "promised tensors have a state" in found.finding
 
