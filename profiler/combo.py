@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args, get_type_hints
 
 from profiler.machine import Machine
 from profiler.workload import Workload
 
-Attention = Literal["math", "sdpa", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "xformers", "flash_attn_2"]
+Attention = Literal[
+    "math", "sdpa", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn", "xformers", "flash_attn_2", "flash_attn_4", "flex"
+]  # fmt: skip
 Precision = Literal["fp32", "tf32", "bf16_amp", "fp16_amp", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Checkpointing = Literal["none", "full", "selective", "alternate"]
@@ -25,7 +28,7 @@ class Combo:
         default="math",
         metadata={
             "help": "Kernel of softmax(QK^T)V. math materialises the scores (diffusers' AttnProcessor); "
-            "sdpa is PyTorch's own choice (cuDNN first on Hopper)."
+            "sdpa is PyTorch's own choice (cuDNN first on Hopper); flash_attn_4 and flex compile at the first call."
         },
     )
     precision: Precision = field(
@@ -101,8 +104,8 @@ class Combo:
 
     @property
     def compiles(self) -> bool:
-        """Whether anything is compiled at the first steps: the UNet, or torchao's optimizer step."""
-        return self.compilation != "eager" or self.optimizer == "adamw_8bit"
+        """Whether torch.compile runs at the first steps: for the UNet, its attention, or torchao's optimizer step."""
+        return self.compilation != "eager" or self.optimizer == "adamw_8bit" or self.attention == "flex"
 
     @property
     def label(self) -> str:
@@ -133,6 +136,12 @@ BASELINE = Combo()
 
 _HALF = ("bf16_amp", "fp16_amp", "bf16", "fp16")
 _TRAIN_ONLY = ("checkpointing", "optimizer")
+# Package, its oldest version that Steplens knows to work, and what follows "pip install".
+_PACKAGE = {
+    "xformers": ("xformers", "0.0.35", "xformers"),
+    "flash_attn_2": ("flash-attn", "2.8.3", "flash-attn --no-build-isolation"),
+    "flash_attn_4": ("flash-attn-4", "4.0.0b36", "--pre flash-attn-4, after flash-attn"),
+}
 
 
 def applies(family: str, mode: str) -> bool:
@@ -171,19 +180,49 @@ def _why_not_attention(combo: Combo, workload: Workload, machine: Machine) -> st
     choice, label = combo.attention, f"attention={combo.attention}"
     if choice in ("math", "sdpa"):
         return None
+    if choice == "flex":
+        return _why_not_flex(label, workload, machine)
     if workload.device == "cpu":
         if choice == "sdpa_flash":
             return None  # PyTorch has a CPU flash kernel for every floating dtype
         return f"{label} needs CUDA: on a CPU choose math, sdpa or sdpa_flash"
-    package = {"xformers": "xformers", "flash_attn_2": "flash-attn"}.get(choice)
-    if package and package not in machine.packages:
-        return f"{label} needs the package {package}: pip install {package} (see requirements-gpu.txt)"
-    if choice in ("sdpa_flash", "sdpa_cudnn", "flash_attn_2"):
+    if choice in _PACKAGE and (reason := _why_no_package(label, *_PACKAGE[choice], machine)):
+        return reason
+    if choice in ("sdpa_flash", "sdpa_cudnn", "flash_attn_2", "flash_attn_4"):
         if combo.precision not in _HALF:
             return f"{label} computes in 16 bits only: choose precision {', '.join(_HALF)}"
         if machine.compute_capability < (8, 0):
             return f"{label} needs compute capability 8.0 (Ampere) or newer, this GPU has {machine.capability_text}"
+    if choice == "flash_attn_4" and workload.mode == "train" and machine.compute_capability < (9, 0):
+        return f"{label} has no backward for compute capability {machine.capability_text}: choose flash_attn_2"
     return None
+
+
+def _why_not_flex(label: str, workload: Workload, machine: Machine) -> str | None:
+    if workload.device == "cpu" and workload.mode == "train":
+        return f"{label} has no backward on a CPU (torch 2.13): choose sdpa, or mode=inference"
+    if workload.device == "cuda" and machine.compute_capability < (8, 0):
+        return f"{label} needs compute capability 8.0 (Ampere) or newer, this GPU has {machine.capability_text}"
+    return _why_no_compiler(label, workload, machine)
+
+
+def _why_no_package(label: str, package: str, least: str, pip: str, machine: Machine) -> str | None:
+    have = machine.packages.get(package)
+    if have is None:
+        return f"{label} needs the package {package}: pip install {pip} (see requirements-gpu.txt)"
+    if _version_order(have) < _version_order(least):
+        remedy = f"pip install --upgrade {pip} (see requirements-gpu.txt)"
+        return f"{label} needs {package} {least} or newer, here is {have}: {remedy}"
+    return None
+
+
+def _version_order(version: str) -> tuple[tuple[int, ...], str, int]:
+    """Sorts '4.0.0b36' before '4.0.0': numbers, stage (a, b, rc, then none), number of the stage."""
+    found = re.match(r"(\d+(?:\.\d+)*)(?:(a|b|rc)(\d+))?", version)
+    if found is None:
+        return (), "", 0
+    numbers = tuple(int(part) for part in found[1].split("."))
+    return numbers, found[2] or "~", int(found[3] or 0)
 
 
 def _why_not_precision(combo: Combo, workload: Workload, machine: Machine) -> str | None:

@@ -15,17 +15,21 @@ alike. Tensors stay in (batch, tokens, heads, dim); SDPA gets a transposed view,
   that it cannot serve keep sdpa and are counted.
 - xformers: memory_efficient_attention; 0.0.35 dispatches to flash-attn where that is installed.
 - flash_attn_2: flash_attn.flash_attn_func, head dims up to 256.
+- flash_attn_4: flash_attn.cute's CuTe kernels for Hopper and Blackwell, compiled at the first call of each head dim
+  and direction. Launching one costs the CPU about twice a cuDNN call, and the call breaks torch.compile's graph at
+  every layer (an autograd.Function around a JIT). On sm_90 its dQ is wrong, silently, for head dims that round to a
+  multiple of 16 but not of 32 (40, 80; flash-attention PR 2896, open with 4.0.0b36), so training pads those with
+  zeros, under the softmax scale of the true head dim: exact, for 20 to 60% more work in these layers.
+- flex: torch's flex_attention through Inductor's template. Without a mask or a score function it computes what SDPA
+  does, from a Triton kernel. Head dims that are no power of two are masked by the template; those below 16 are
+  padded. On a CPU it has no backward (torch 2.13).
 
-Each fused kernel brings its own backward.
+Each fused kernel brings its own backward. The check reads, from the forward's operators, which kernel each head dim
+got, and compares it layer by layer with what was promised.
 """
 
-import ctypes
-import importlib.util
 import re
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,26 +41,19 @@ from torch.backends.cuda import (
     can_use_efficient_attention,
     can_use_flash_attention,
 )
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
 
+from profiler.optims.attention_kernels import Kernel, load, padded_dim
 from profiler.record import Evidence
-from profiler.subject import NotApplicable, Subject
+from profiler.subject import NotApplicable, Subject, UNet
 from profiler.tracing import Trace
 
-Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]  # (batch, tokens, heads, dim) three times -> the same shape
-
-_BACKENDS = {
-    "sdpa_flash": SDPBackend.FLASH_ATTENTION,
-    "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "sdpa_cudnn": SDPBackend.CUDNN_ATTENTION,
-}
 _CAN_USE = {
     "sdpa_flash": can_use_flash_attention,
     "sdpa_efficient": can_use_efficient_attention,
     "sdpa_cudnn": can_use_cudnn_attention,
 }
 FLASH_ATTN_MAX_HEAD_DIM = 256
+FLASH_ATTN_4_MAX_HEAD_DIM = {8: 256, 9: 256}  # by compute capability's first number; 128 on newer ones
 
 # What the trace calls each kernel: regular expressions over kernel names and operator names. Inductor's Triton kernels
 # name the operators around them (triton_poi_fused__scaled_dot_product_cudnn_attention_...), so they are no evidence.
@@ -65,18 +62,42 @@ FLASH_SDPA = _NOT_TRITON + r"(pytorch_flash::|_scaled_dot_product_flash_attentio
 EFFICIENT = _NOT_TRITON + r"(fmha_cutlass|_scaled_dot_product_efficient_attention)"
 CUDNN = _NOT_TRITON + r"(cudnn_generated_fort_native_sdpa|cudnn.*(sdpa|fmha)|_scaled_dot_product_cudnn_attention)"
 FLASH_ATTN = _NOT_TRITON + r"((?<!pytorch_)flash::flash_(fwd|bwd)|flash_attn::)"
+FLASH_ATTN_4 = _NOT_TRITON + r"flash_attn_?cute"  # kernel_cutlass_kernel_flash_attncuteflash_fwd_sm90...
+FLEX = r"^triton_tem\w*flex_attention"
 SOFTMAX = r"[Ss]oft[Mm]ax"
 _BACKWARD = re.compile(r"backward|_bwd|bprop|fmha_cutlassB")
 
 # What a trace shows, most specific first; math is the softmax of materialised scores.
-OBSERVED = {"cudnn": CUDNN, "flash_attn": FLASH_ATTN, "flash": FLASH_SDPA, "efficient": EFFICIENT, "math": SOFTMAX}
+OBSERVED = {
+    "cudnn": CUDNN,
+    "flash_attn_4": FLASH_ATTN_4,
+    "flash_attn": FLASH_ATTN,
+    "flash": FLASH_SDPA,
+    "efficient": EFFICIENT,
+    "flex": FLEX,
+    "math": SOFTMAX,
+}
 _MUST_APPEAR = {
     "math": "math",
     "sdpa_flash": "flash",
     "sdpa_efficient": "efficient",
     "sdpa_cudnn": "cudnn",
     "flash_attn_2": "flash_attn",
+    "flash_attn_4": "flash_attn_4",
+    "flex": "flex",
 }  # sdpa and xformers choose for themselves: what they chose is observed, not prescribed
+_REGION = r"^Torch-Compiled Region"  # flex on a CPU: Inductor's C++ code has no name of its own in a trace
+
+# Operators that are one attention call of the forward. Where one lies in another, the inner one tells the kernel:
+# both flash-attn and flash-attn-4 call their autograd.Function FlashAttnFunc; only the first has an operator inside.
+_CALLS = {
+    "cudnn": r"^aten::(_scaled_dot_product_cudnn_attention|_cudnn_attention_forward)$",
+    "flash_attn_4": r"^FlashAttnFunc$",
+    "flash_attn": r"^(flash_attn::_flash_attn_forward|xformers_flash::flash_fwd)$",
+    "flash": r"^aten::(_scaled_dot_product_flash_attention(_for_cpu)?|_flash_attention_forward)$",
+    "efficient": r"^aten::(_scaled_dot_product_efficient_attention|_efficient_attention_forward)$",
+    "math": r"^aten::_softmax$",
+}
 
 
 def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
@@ -84,18 +105,18 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
 
     Raises NotApplicable when the model has no attention layer that the kernel can serve.
     """
-    layers = [module for module in subject.unet.modules() if isinstance(module, Attention)]
+    layers = layers_in_order(subject.unet)
     if not layers:
         raise NotApplicable(f"attention={choice}: this UNet has no attention layer; choose attention=math")
-    dims = {head_dim(layer) for layer in layers}
-    served_dims = {dim for dim in dims if _serves(choice, dim, subject)}
-    served = [layer for layer in layers if head_dim(layer) in served_dims]
+    dims = sorted({head_dim(layer) for layer in layers.values()})
+    served = [dim for dim in dims if _serves(choice, dim, subject)]
     if not served:
-        raise NotApplicable(f"attention={choice} serves none of this model's head dims {sorted(dims)}: choose sdpa")
-    kernel, rest = _kernel(choice), _kernel("sdpa")
-    for layer in layers:
-        chosen = kernel if layer in served else rest
-        layer.set_processor(AttnProcessor() if chosen is None else KernelProcessor(chosen))
+        raise NotApplicable(f"attention={choice} serves none of this model's head dims {dims}: choose sdpa")
+    rest = load("sdpa", 0, subject)
+    kernels = {dim: load(choice, dim, subject) if dim in served else rest for dim in dims}
+    for layer in layers.values():
+        kernel = kernels[head_dim(layer)]
+        layer.set_processor(AttnProcessor() if kernel is None else KernelProcessor(kernel))
     expected = [_MUST_APPEAR[choice]] if choice in _MUST_APPEAR else []
     excluded = [name for name in OBSERVED if name not in expected] if expected else ["math"]
     if choice == "math" and subject.combo.compilation != "eager" and subject.workload.device == "cpu":
@@ -103,18 +124,73 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
     return subject, Evidence(
         family="attention",
         choice=choice,
-        facts={
-            "num_layers": len(layers),
-            "num_layers_served": len(served),
-            "head_dims": {str(dim): count for dim, count in sorted(Counter(map(head_dim, layers)).items())},
-        },
-        must_appear={name: OBSERVED[name] for name in expected},
+        facts=_facts(choice, layers, served, subject),
+        must_appear={name: _appearance(name, subject) for name in expected},
         # Layers beyond the kernel's head dims keep sdpa, whatever that is; so nothing can be excluded then.
-        must_not_appear={name: OBSERVED[name] for name in excluded} if len(served) == len(layers) else {},
+        must_not_appear={name: OBSERVED[name] for name in excluded} if served == dims else {},
     )
 
 
+def layers_in_order(unet: UNet) -> dict[str, Attention]:
+    """The attention layers by name, in the order in which a forward calls them: down, middle, up."""
+    found = {name: module for name, module in unet.named_modules() if isinstance(module, Attention)}
+    place = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
+    return dict(sorted(found.items(), key=lambda item: place.get(item[0].partition(".")[0], 0)))
+
+
+def _facts(choice: str, layers: dict[str, Attention], served: list[int], subject: Subject) -> dict[str, Any]:
+    dims = Counter(map(head_dim, layers.values()))
+    facts: dict[str, Any] = {
+        "num_layers": len(layers),
+        "num_layers_served": sum(dims[dim] for dim in served),
+        "head_dims": {str(dim): count for dim, count in sorted(dims.items())},
+    }
+    if kept := [name for name, layer in layers.items() if head_dim(layer) not in served]:
+        facts["layers_on_sdpa"] = kept
+    widths = {str(dim): padded_dim(choice, dim, subject) for dim in served}
+    if grown := {dim: width for dim, width in widths.items() if width != int(dim)}:
+        facts["padded_head_dims"] = grown
+        if choice == "flash_attn_4":
+            facts["padded_because"] = "wrong dQ on sm_90, github.com/Dao-AILab/flash-attention/pull/2896"
+    if choice == "flash_attn_4" and subject.combo.compilation != "eager":
+        facts["num_graph_breaks_expected"] = facts["num_layers_served"]
+    return facts
+
+
+def _appearance(family: str, subject: Subject) -> str:
+    return _REGION if family == "flex" and subject.workload.device == "cpu" else OBSERVED[family]
+
+
 def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str | None]:
+    """How many layers of each head dim ran which kernel in a forward, e.g. {"cudnn d40": 10}.
+
+    The forward's calls are matched with the layers by their order. Where their number does not fit (graphs replay
+    without operators, a compiler may rename them) kernels are counted, unless eager code must have shown all calls.
+    """
+    families = _forward_calls(trace, is_flex=evidence.choice == "flex" and subject.combo.compilation == "eager")
+    layers = list(layers_in_order(subject.unet).items())
+    promised = _MUST_APPEAR.get(evidence.choice)
+    if not families or len(families) % len(layers):
+        is_certain = families and promised and subject.combo.compilation == "eager"
+        if is_certain:
+            return {}, f"the forward shows {len(families)} attention calls for {len(layers)} layers"
+        return _check_kernels(evidence, trace)
+    num_forwards = len(families) // len(layers)
+    kept = set(evidence.facts.get("layers_on_sdpa", ()))
+    ran: Counter[str] = Counter()
+    broken: Counter[str] = Counter()
+    for (name, layer), family in zip(layers * num_forwards, families, strict=True):
+        what = f"{family} d{head_dim(layer)}"
+        ran[what] += 1
+        broken[what] += family != promised and name not in kept
+    observed = {what: number // num_forwards for what, number in sorted(ran.items())}
+    if promised is None:
+        return observed, None
+    others = ", ".join(f"{what} in {number // num_forwards}" for what, number in sorted(broken.items()) if number)
+    return observed, f"layers that were promised {promised} ran {others}" if others else ""
+
+
+def _check_kernels(evidence: Evidence, trace: Trace) -> tuple[dict[str, Any], str | None]:
     """Whether as many forward kernels ran as layers were promised the kernel; recomputation may add to them."""
     pattern = evidence.must_appear.get(_MUST_APPEAR.get(evidence.choice, ""))
     if pattern is None or evidence.choice == "math":  # a compiler fuses the softmax of materialised scores
@@ -126,10 +202,30 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
     return seen, "" if calls >= promised else f"only {calls} of the {promised} promised layers ran the kernel"
 
 
+def _forward_calls(trace: Trace, *, is_flex: bool) -> list[str]:
+    """The kernel family of each attention call of the forward, in order of time."""
+    patterns = {"flex": _REGION} | _CALLS if is_flex else _CALLS
+    calls: dict[int, str] = {}  # the outermost operator of a call -> the family that the innermost names
+    outermost: dict[int, int] = {}  # every operator of a call -> the outermost
+    for op in sorted(trace.found.ops, key=lambda op: (op.event.start_ns, -op.event.duration_ns)):
+        family = next((name for name, pattern in patterns.items() if re.search(pattern, op.event.name)), None)
+        above = op.parent
+        while above is not None and id(above) not in outermost:
+            above = above.parent
+        if family is None or op.phase != "forward":
+            continue
+        outermost[id(op)] = outermost[id(above)] if above is not None else id(op)
+        calls[outermost[id(op)]] = family
+    return list(calls.values())
+
+
 def _serves(choice: str, dim: int, subject: Subject) -> bool:
     """Whether a kernel takes this head dim here, in the subject's mode and dtype."""
     if choice == "flash_attn_2":
         return dim <= FLASH_ATTN_MAX_HEAD_DIM
+    if choice == "flash_attn_4":
+        limit = FLASH_ATTN_4_MAX_HEAD_DIM.get(torch.cuda.get_device_capability()[0], 128)
+        return dim % 8 == 0 and dim <= limit
     if choice not in _CAN_USE or subject.workload.device == "cpu":
         return True
     dtype = subject.autocast or subject.dtype
@@ -193,69 +289,6 @@ class KernelProcessor(nn.Module):
             hidden_states = hidden_states.transpose(1, 2).reshape(shape)
         if attn.residual_connection:
             hidden_states = hidden_states + residual
-        output: Tensor = hidden_states / attn.rescale_output_factor
-        return output
-
-
-def _kernel(choice: str) -> Kernel | None:
-    """The function behind a choice; None for math, which is diffusers' own processor."""
-    match choice:
-        case "math":
-            return None
-        case "xformers":
-            return _load_xformers()
-        case "flash_attn_2":
-            return _load_flash_attn()
-        case _:
-            return _sdpa(_BACKENDS.get(choice))
-
-
-def _sdpa(backend: SDPBackend | None) -> Kernel:
-    def held() -> AbstractContextManager[None]:
-        return nullcontext() if backend is None else sdpa_kernel(backend)
-
-    def kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        with held():
-            out = scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-        return out.transpose(1, 2)
-
-    return kernel
-
-
-def _load_xformers() -> Kernel:
-    """xFormers 0.0.35's extension is linked against libcudart.so.12; beside a CUDA 13 torch it loads only
-    when the wheel nvidia-cuda-runtime-cu12 is there and its library is loaded first."""
-    _preload_cudart12()
-    try:
-        from xformers.ops import memory_efficient_attention
-    except ImportError as error:
-        raise NotApplicable(f"attention=xformers: the package does not load ({error}): pip install xformers") from error
-
-    kernel: Kernel = memory_efficient_attention
-    return kernel
-
-
-def _preload_cudart12() -> None:
-    package = importlib.util.find_spec("nvidia")
-    for folder in (package.submodule_search_locations if package else None) or ():
-        library = Path(folder) / "cuda_runtime" / "lib" / "libcudart.so.12"
-        if library.is_file():
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-            return
-
-
-def _load_flash_attn() -> Kernel:
-    try:
-        from flash_attn import flash_attn_func
-    except ImportError as error:
-        raise NotApplicable(
-            f"attention=flash_attn_2: flash-attn does not load ({error}): "
-            "pip install flash-attn --no-build-isolation, built for this torch and CUDA"
-        ) from error
-
-    def kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        # Under autocast the projections are already 16-bit; a norm in fp32 between would not be.
-        out: Tensor = flash_attn_func(query, key.to(query.dtype), value.to(query.dtype))
-        return out
-
-    return kernel
+        if attn.rescale_output_factor != 1:  # dividing by one is exact, and a pass over memory
+            hidden_states = hidden_states / attn.rescale_output_factor
+        return hidden_states

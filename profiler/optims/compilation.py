@@ -51,8 +51,8 @@ _GRAPHS = {"graph launches": r"cudaGraphLaunch|cuGraphLaunch"}
 def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
     """Replace what a step calls by the compiled UNet; nothing is compiled before the first call."""
     if choice == "eager":
-        # torchao compiles the update of its optimizer by itself; graphs are the business of cuda_graphs.
-        excluded = {} if subject.combo.optimizer == "adamw_8bit" else _REGION | _TRITON
+        # a kernel or an optimizer may compile by itself; graphs are the business of cuda_graphs
+        excluded = {} if subject.combo.compiles else _REGION | _TRITON
         return subject, Evidence(family="compilation", choice=choice, must_not_appear=excluded)
     torch._dynamo.reset()
     counters.clear()

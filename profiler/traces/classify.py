@@ -80,6 +80,8 @@ def classify(kernel: str, operator: str | None, phase: str | None = None, kind: 
 
 def _classify_triton(name: str, kind: str) -> str:
     """Templates are matmuls or convolutions; reductions are the norms and softmaxes that they name."""
+    if kind == "tem" and "flex_attention" in name:
+        return "attention"
     if kind in ("tem", "mm", "conv"):
         return "conv" if "conv" in name and "mm" not in name else "gemm"
     if "softmax" in name:

@@ -12,7 +12,12 @@ from profiler.workload import MODES, Workload
 from tests.support.run_folders import FIXTURE_CPU, FIXTURE_GPU
 
 OLD_GPU = replace(FIXTURE_GPU, gpu_name="Fixture Turing", compute_capability=(7, 5))
-FULL_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"xformers": "0.0.35", "flash-attn": "2.8.3"})
+FULL_GPU = replace(
+    FIXTURE_GPU,
+    packages=FIXTURE_GPU.packages | {"xformers": "0.0.35", "flash-attn": "2.8.3", "flash-attn-4": "4.0.0b36"},
+)
+AMPERE_GPU = replace(FULL_GPU, gpu_name="Fixture Ampere", compute_capability=(8, 0))
+STALE_GPU = replace(FULL_GPU, packages=FULL_GPU.packages | {"xformers": "0.0.29.post3", "flash-attn-4": "4.0.0b19"})
 BARE_GPU = replace(FIXTURE_GPU, packages={})
 AO_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"torchao": "0.18.0"})
 GRAPH = {"cuda_graphs": "whole_step"}
@@ -70,6 +75,15 @@ def test_an_unknown_family_is_answered_with_the_families() -> None:
         ({"attention": "sdpa_efficient"}, "train", "cpu", FIXTURE_CPU, "needs CUDA", "choose math"),
         ({"attention": "xformers"}, "train", "cuda", FIXTURE_GPU, "package xformers", "pip install xformers"),
         ({"attention": "flash_attn_2"}, "train", "cuda", FIXTURE_GPU, "package flash-attn", "requirements-gpu.txt"),
+        ({"attention": "flash_attn_4"}, "train", "cuda", FIXTURE_GPU, "package flash-attn-4", "after flash-attn"),
+        ({"attention": "flash_attn_4"}, "train", "cuda", STALE_GPU, "here is 4.0.0b19", "install --upgrade --pre"),
+        ({"attention": "xformers"}, "train", "cuda", STALE_GPU, "needs xformers 0.0.35 or newer", "--upgrade xformers"),
+        ({"attention": "flash_attn_4", "precision": "tf32"}, "train", "cuda", FULL_GPU, "16 bits", "bf16"),
+        ({"attention": "flash_attn_4", "precision": "bf16"}, "train", "cuda", AMPERE_GPU, "8.0", "choose flash_attn_2"),
+        ({"attention": "flex"}, "train", "cpu", FIXTURE_CPU, "no backward on a CPU", "choose sdpa"),
+        ({"attention": "flex"}, "inference", "cpu", NO_COMPILER, "C++ compiler", "install g++"),
+        ({"attention": "flex"}, "train", "cuda", BARE_GPU, "package triton", "pip install triton"),
+        ({"attention": "flex"}, "train", "cuda", OLD_GPU, "this GPU has 7.5", "8.0 (Ampere) or newer"),
         ({"attention": "sdpa_flash"}, "train", "cuda", FIXTURE_GPU, "16 bits only", "choose precision bf16_amp"),
         ({"attention": "sdpa_cudnn", "precision": "tf32"}, "train", "cuda", FIXTURE_GPU, "16 bits", "bf16"),
         ({"attention": "sdpa_flash", "precision": "fp16"}, "train", "cuda", OLD_GPU, "this GPU has 7.5", "Ampere"),
@@ -107,7 +121,7 @@ def test_an_impossible_choice_names_its_reason_and_remedy(
     ("device", "machine", "possible"),
     [
         ("cpu", FIXTURE_CPU, {"attention": 3, "precision": 3, "compilation": 4, "optimizer": 3, "checkpointing": 4}),
-        ("cuda", FULL_GPU, {"attention": 4, "precision": 6, "compilation": 5, "optimizer": 3, "checkpointing": 4}),
+        ("cuda", FULL_GPU, {"attention": 5, "precision": 6, "compilation": 5, "optimizer": 3, "checkpointing": 4}),
         ("cuda", OLD_GPU, {"attention": 3, "precision": 3, "compilation": 5, "optimizer": 3, "checkpointing": 4}),
     ],
 )
@@ -120,6 +134,23 @@ def test_what_is_possible_in_training(device: Any, machine: Machine, possible: d
 @pytest.mark.parametrize("attention", choices("attention"))
 def test_every_attention_runs_in_16_bits_on_a_full_hopper(attention: Any) -> None:
     assert why_not(Combo(attention=attention, precision="bf16"), Workload(model="tiny"), FULL_GPU) is None
+
+
+def test_a_pre_release_is_older_than_its_release_and_a_post_release_is_not() -> None:
+    def reason(version: str) -> str | None:
+        machine = replace(FULL_GPU, packages=FULL_GPU.packages | {"flash-attn-4": version, "flash-attn": "2.8.3.post2"})
+        return why_not(Combo(attention="flash_attn_4", precision="bf16"), Workload(model="tiny"), machine)
+
+    assert [reason(version) is None for version in ("4.0.0b35", "4.0.0b36", "4.0.0rc1", "4.0.0", "4.0.1")] == [
+        False,
+        *[True] * 4,
+    ]
+    assert why_not(Combo(attention="flash_attn_2", precision="bf16"), Workload(model="tiny"), FULL_GPU) is None
+
+
+def test_an_attention_that_compiles_counts_as_compiling() -> None:
+    assert Combo(attention="flex").compiles
+    assert not Combo(attention="flash_attn_2").compiles
 
 
 def test_every_pair_of_choices_gets_an_answer_in_words() -> None:

@@ -1,5 +1,6 @@
 """On a GPU: kernels against strict fp32, and that what was asked for is what ran."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from profiler import numerics, tracing
 from profiler.combo import Combo, choices, why_not
 from profiler.environment import probe
 from profiler.optims import attention
+from profiler.optims.attention_kernels import Kernel, load
 from profiler.optims.precision import TF32_KERNELS
 from profiler.session import profile
 from profiler.steps import make_step, no_phase
@@ -36,7 +38,7 @@ def _math(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.
     return torch.einsum("bhts,bshd->bthd", scores.softmax(-1), value)
 
 
-def _forward_and_gradients(kernel: attention.Kernel, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+def _forward_and_gradients(kernel: Kernel, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
     out = kernel(*leaves)
     weights = torch.linspace(-1, 1, out.shape[1], device="cuda").view(1, -1, 1, 1)
@@ -53,12 +55,13 @@ def test_a_kernel_agrees_with_math_in_fp32(choice: Any, head_dim: int, dtype: to
     combo = Combo(attention=choice, precision=precision)
     _skip_if_impossible(combo, work)
     made, _ = subject(work, Combo(precision=precision))
+    made = replace(made, combo=combo)
     if not attention._serves(choice, head_dim, made):
         pytest.skip(f"{choice} does not serve head dim {head_dim} here; such layers keep sdpa")
     torch.manual_seed(0)
     shapes = ((2, 256, 4, head_dim), (2, 77, 4, head_dim), (2, 77, 4, head_dim))
     tensors = [torch.randn(shape, device="cuda").to(dtype) for shape in shapes]
-    kernel = attention._kernel(choice)
+    kernel = load(choice, head_dim, made)
     assert kernel is not None
     expected = _forward_and_gradients(_math, [tensor.float() for tensor in tensors])
     for found, exact in zip(_forward_and_gradients(kernel, tensors), expected, strict=True):
@@ -76,9 +79,17 @@ def test_attention_in_a_unet_agrees_with_the_plain_model_in_fp32(kind: str, choi
 
 
 @pytest.mark.parametrize(
-    ("choice", "kernel"), [("sdpa_flash", "flash"), ("sdpa_efficient", "efficient"), ("sdpa_cudnn", "cudnn")]
+    ("choice", "kernel"),
+    [
+        ("sdpa_flash", "flash"),
+        ("sdpa_efficient", "efficient"),
+        ("sdpa_cudnn", "cudnn"),
+        ("flash_attn_2", "flash_attn"),
+        ("flash_attn_4", "flash_attn_4"),
+        ("flex", "flex"),
+    ],
 )
-def test_a_held_backend_is_the_one_that_runs(choice: Any, kernel: str, tmp_path: Path) -> None:
+def test_a_chosen_kernel_is_the_one_that_runs_in_every_layer(choice: Any, kernel: str, tmp_path: Path) -> None:
     work, combo = workload("tiny", mode="train", device="cuda"), Combo(attention=choice, precision="bf16")
     _skip_if_impossible(combo, work)
     made, evidence = subject(work, combo)
@@ -86,6 +97,8 @@ def test_a_held_backend_is_the_one_that_runs(choice: Any, kernel: str, tmp_path:
     found = next(verify(one, traced, made) for one in evidence if one.family == "attention")
     assert found.confirmed, found.finding
     assert set(observed_attention(traced)) == {kernel}
+    per_layer = {what: n for what, n in found.observed.items() if what.startswith(f"{kernel} d")}
+    assert sum(per_layer.values()) == found.facts["num_layers"]
 
 
 @pytest.mark.parametrize(("precision", "runs_tf32"), [("fp32", False), ("tf32", True)])

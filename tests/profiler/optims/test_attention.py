@@ -1,6 +1,7 @@
 """Attention: every layer gets the kernel, and the trace shows it."""
 
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from profiler.combo import Combo
 from profiler.optims import attention
 from profiler.optims.attention import KernelProcessor
+from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject
 from profiler.verify import observed_attention, verify
-from tests.support.unets import FACTORIES, SMALL, inputs_of, subject, trace, workload
+from tests.support.unets import FACTORIES, SMALL, collect, compare, inputs_of, subject, trace, workload
 
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor builds C++ on a CPU: install g++")
 ON_A_CPU = {"math": "math", "sdpa": "flash", "sdpa_flash": "flash"}  # choice -> what a CPU's trace shows
 
 
@@ -31,6 +34,8 @@ def test_the_trace_bears_the_choice_out(kind: str, mode: str, choice: Any, tmp_p
     layers = found.facts["num_layers"]
     assert found.confirmed, found.finding
     assert found.facts["num_layers_served"] == layers
+    ran = {f"{ON_A_CPU[choice]} d{dim}": count for dim, count in found.facts["head_dims"].items()}
+    assert {what: count for what, count in found.observed.items() if " d" in what} == ran
     assert observed_attention(traced) == {ON_A_CPU[choice]: layers * (2 if mode == "train" else 1)}
 
 
@@ -93,10 +98,101 @@ def test_layers_that_the_kernel_cannot_serve_keep_sdpa_and_are_counted(monkeypat
     assert evidence.must_not_appear == {}
 
 
-@pytest.mark.parametrize(("choice", "package"), [("xformers", "pip install xformers"), ("flash_attn_2", "flash-attn")])
+def test_a_sampling_loop_is_counted_per_forward(tmp_path: Path) -> None:
+    made, evidence = subject(workload(mode="sample"), Combo(attention="sdpa_flash"))
+    seen, finding = attention.check(_of(evidence), trace(made, tmp_path), made)
+    assert (seen, finding) == ({"flash d8": 6, "flash d16": 2}, "")
+
+
+def test_recomputed_layers_are_not_counted_twice(tmp_path: Path) -> None:
+    made, evidence = subject(workload(mode="train"), Combo(attention="sdpa_flash", checkpointing="full"))
+    assert attention.check(_of(evidence), trace(made, tmp_path), made) == ({"flash d8": 6, "flash d16": 2}, "")
+
+
+def test_layers_kept_on_sdpa_are_named_and_may_run_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(attention, "_serves", lambda choice, dim, made: dim == 8)
+    made, evidence = subject(workload(), Combo(attention="sdpa_flash"))
+    for name in _of(evidence).facts["layers_on_sdpa"]:
+        assert name.startswith("mid_block.")
+        made.unet.get_submodule(name).set_processor(AttnProcessor())
+    seen, finding = attention.check(_of(evidence), trace(made, tmp_path), made)
+    assert (seen, finding) == ({"flash d8": 6, "math d16": 2}, "")
+
+
+@pytest.mark.parametrize("where", ["down_blocks.0.attentions.0", "mid_block"])
+def test_layers_that_lost_their_kernel_are_found(where: str, tmp_path: Path) -> None:
+    made, evidence = subject(workload(mode="train"), Combo(attention="sdpa_flash"))
+    for module in made.unet.get_submodule(where).modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
+    found = verify(_of(evidence), trace(made, tmp_path), made)
+    dim = 16 if where == "mid_block" else 8
+    assert found.confirmed is False
+    assert f"layers that were promised flash ran math d{dim} in 2" in found.finding
+    assert found.observed[f"math d{dim}"] == 2
+
+
+def test_attention_that_was_left_out_of_some_layers_is_found(tmp_path: Path) -> None:
+    made, evidence = subject(workload(), Combo(attention="sdpa_flash"))
+    layer = next(iter(attention.layers_in_order(made.unet).values()))
+    layer.processor.kernel = lambda query, key, value: query
+    _, finding = attention.check(_of(evidence), trace(made, tmp_path), made)
+    assert finding == "the forward shows 7 attention calls for 8 layers"
+
+
+@pytest.mark.parametrize("kind", FACTORIES)
+def test_layers_are_in_the_order_in_which_a_forward_calls_them(kind: str) -> None:
+    made, _ = subject(workload(kind), Combo(attention="sdpa"))
+    called: list[str] = []
+    layers = attention.layers_in_order(made.unet)
+    for name, layer in layers.items():
+        layer.register_forward_pre_hook(lambda module, given, name=name: called.append(name))
+    batch = inputs_of(made)[0]
+    with torch.no_grad():
+        made.call(batch.sample, batch.timestep, **batch.condition)
+    assert called == list(layers)
+
+
+def _of(evidence: tuple[Evidence, ...]) -> Evidence:
+    return next(one for one in evidence if one.family == "attention")
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("kind", FACTORIES)
+def test_flex_agrees_with_the_plain_model_and_its_calls_are_counted(kind: str, tmp_path: Path) -> None:
+    made, evidence = subject(workload(kind), Combo(attention="flex"))
+    error = compare(collect(made), workload(kind)).output_error
+    assert 0 < error <= 1e-5
+    traced = trace(made, tmp_path)
+    found = verify(_of(evidence), traced, made)
+    assert found.confirmed, found.finding
+    assert sum(n for what, n in found.observed.items() if " d" in what) == found.facts["num_layers"]
+    assert verify(next(one for one in evidence if one.family == "compilation"), traced, made).confirmed
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("choice", ["flex", "sdpa_flash"])
+def test_a_kernel_inside_a_compiled_model_stays_in_one_graph(choice: Any, tmp_path: Path) -> None:
+    work = workload("tests.support.unets:one_level_unet")
+    made, evidence = subject(work, Combo(attention=choice, compilation="default"))
+    assert compare(collect(made), work).output_error <= 1e-5
+    traced = trace(made, tmp_path)
+    found = {one.family: verify(one, traced, made) for one in evidence}
+    assert found["attention"].confirmed, found["attention"].finding
+    assert found["compilation"].confirmed, found["compilation"].finding
+    assert found["compilation"].observed["num_graph_breaks"] == 0
+
+
+@pytest.mark.parametrize(
+    ("choice", "package"),
+    [("xformers", "pip install xformers"), ("flash_attn_2", "flash-attn"), ("flash_attn_4", "flash-attn-4")],
+)
 def test_a_missing_package_names_its_remedy(choice: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("xformers", "xformers.ops", "flash_attn"):
+    for name in ("xformers", "xformers.ops", "flash_attn", "flash_attn.cute"):
         monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(attention, "_serves", lambda choice, dim, made: True)
     with pytest.raises(NotApplicable, match=package):
         attention.apply(subject(workload())[0], choice)
 
@@ -116,6 +212,11 @@ def test_a_mask_is_refused() -> None:
         ("void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4>>", "flash_attn"),
         ("fmha_cutlassF_bf16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel)", "efficient"),
         ("void (anonymous namespace)::softmax_warp_forward<float, float, float, 10>", "math"),
+        ("kernel_cutlass_kernel_flash_attncuteflash_fwd_sm90FlashAttentionForwardSm90_object_at__0", "flash_attn_4"),
+        ("kernel_cutlass_kernel_flash_attncuteflash_bwd_preprocessFlashAttentionBackwardPreprocess_0", "flash_attn_4"),
+        ("triton_tem_fused_flex_attention_0", "flex"),
+        ("triton_tem_fused_flex_attention_backward_zeros_1", "flex"),
+        ("triton_poi_fused_clone_flex_attention_2", None),
         ("sm90_xmma_gemm_bf16bf16_bf16f32", None),
     ],
 )

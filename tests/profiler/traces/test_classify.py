@@ -12,6 +12,8 @@ from profiler.traces.classify import CATEGORIES, classify
         ("void pytorch_flash::flash_fwd_splitkv_kernel<...>", "aten::_flash_attention_forward", "attention"),
         ("fmha_cutlassB_bf16_aligned_128x64_k64_sm80", "aten::_efficient_attention_backward", "attention"),
         ("void cunn_SoftMaxForward<8, float, float>", "aten::_softmax", "attention"),
+        ("kernel_cutlass_kernel_flash_attncuteflash_fwd_sm90FlashAttentionForwardSm90_0", "FlashAttnFunc", "attention"),
+        ("triton_tem_fused_flex_attention_0", None, "attention"),
         ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32", "aten::cudnn_convolution", "conv"),
         ("cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816dgrad>", "aten::convolution_backward", "conv"),
         ("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_TNT", "aten::addmm", "gemm"),
