@@ -18,7 +18,7 @@ GPU = replace(
     gpu_name="NVIDIA H200",
     gpu_uuid="GPU-1",
     compute_capability=(9, 0),
-    packages={"triton": "3", "xformers": "1", "flash-attn": "2"},
+    packages={"triton": "3", "xformers": "1", "flash-attn": "2.8.3"},
 )
 INFERENCE = Workload(model="sd15", mode="inference", batch=8, device="cuda")
 TRAIN = replace(INFERENCE, mode="train")
