@@ -32,5 +32,5 @@ with st.grid(2, min_column_width=480, gap="medium"):
     show_chart(memory.memory_split(split, dark=is_dark()), split, key="compare_memory", name="memory-split")
 
 st.subheader("All metrics")
-comparison.show_metric_table(rows, key="compare_table", drift=drift)
+comparison.show_metric_table(rows, key="compare_table", baseline=comparison.pinned(runs, baseline), drift=drift)
 st.caption("Blue is better than the baseline, orange worse; a metric that no run has is left out.")

@@ -7,6 +7,7 @@ from runs.job_queue import JobState
 
 
 def draw(states: list[JobState]) -> None:
+    jobs.show_damaged()
     running = [state for state in states if state.state == "running"]
     waiting = [state for state in states if state.state == "queued"]
     ended = [state for state in states if state.state == "ended"]

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from profiler import zoo
+from profiler import dropout, zoo
 from profiler.combo import BASELINE, Combo, choices, why_not
 from profiler.environment import probe
 from profiler.memory import GIB
@@ -66,7 +66,8 @@ class NoReference(Exception):  # noqa: N818, a note of the record rather than an
 def run_once(subject: Subject, inputs: Inputs, size: int) -> tuple[Tensor, Tensor | None]:
     """Run the subject on inputs whose first `size` samples are the reference's: (output, loss), gradients in place.
 
-    In training the loss is the mean over these samples alone, so that gradients do not depend on the batch.
+    In training the loss is the mean over these samples alone, so that gradients do not depend on the batch, and
+    dropout is off, whose masks no two runs share.
     """
     if subject.workload.mode != "train":
         return make_step(subject)(inputs, no_phase), None
@@ -79,11 +80,12 @@ def run_once(subject: Subject, inputs: Inputs, size: int) -> tuple[Tensor, Tenso
         scale(subject, loss).backward()  # type: ignore[no-untyped-call]
         return output.detach(), loss.detach()
 
-    if not subject.records_steps:
-        return forward_and_backward(inputs)
-    found = Replay(forward_and_backward)(inputs)  # a graph of its own: the step's would change the weights
-    torch.cuda.synchronize()  # before the graph goes out of scope
-    return found
+    with dropout.switched_off(subject.unet):
+        if not subject.records_steps:
+            return forward_and_backward(inputs)
+        found = Replay(forward_and_backward)(inputs)  # a graph of its own: the step's would change the weights
+        torch.cuda.synchronize()  # before the graph goes out of scope
+        return found
 
 
 def collect(subject: Subject, output: Tensor, loss: Tensor | None, size: int) -> Fidelity:

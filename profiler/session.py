@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from profiler import findings, measure, memory, numerics, telemetry, tracing, verify, zoo
+from profiler import dropout, findings, measure, memory, numerics, telemetry, tracing, verify, zoo
 from profiler.clock import Clock, clock_for
 from profiler.combo import Combo, why_not
 from profiler.devices import datasheet_tflops, matmul_ceiling_tflops
@@ -126,6 +126,8 @@ def _run(
     clock.synchronize()
     found.metrics["build_s"] = time.monotonic() - started
     found.notes += zoo_note(workload)
+    if workload.mode == "train" and dropout.layers(unet):
+        found.notes.append(dropout.NOTE)
     reference = findings.load_reference(reference_folder, unet, found)
     forward_flop = forward_flop_per_sample(unet, workload)
 

@@ -8,10 +8,10 @@ import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 
 from profiler.combo import BASELINE, Combo
+from profiler.conditions import make_condition, why_not_feed
 from profiler.workload import ZOO, Workload
 
 UNet: TypeAlias = UNet2DModel | UNet2DConditionModel
-TEXT_TOKENS = 77  # CLIP's context length, the cross-attention length of every Stable Diffusion
 
 
 class NotApplicable(Exception):  # noqa: N818, a finding rather than an error
@@ -72,9 +72,12 @@ def make_inputs(unet: UNet, workload: Workload, *, batch: int, draw: int = 0, de
     """Random inputs in fp32 that do not depend on the batch: sample i is the same in every batch.
 
     `draw` gives another set (the timed steps rotate through several). Raises ModelError when the
-    resolution does not fit the model's down-sampling.
+    resolution does not fit the model's down-sampling, or the model needs inputs that nobody can draw.
     """
     config, device = unet.config, device or workload.device
+    class_name = "UNet2DConditionModel" if isinstance(unet, UNet2DConditionModel) else "UNet2DModel"
+    if reason := why_not_feed(config, class_name):
+        raise ModelError(reason)
     resolution = resolve_resolution(unet, workload)
     side = resolution // pixels_per_latent(unet)
     step = 2 ** (len(config.block_out_channels) - 1) * pixels_per_latent(unet)
@@ -85,23 +88,13 @@ def make_inputs(unet: UNet, workload: Workload, *, batch: int, draw: int = 0, de
         rows = [_normal(workload.seed, draw, name, row, shape) for row in range(batch)]
         return torch.stack(rows).to(device)
 
-    condition: dict[str, Any] = {}
-    if getattr(config, "cross_attention_dim", None):
-        condition["encoder_hidden_states"] = normal(1, TEXT_TOKENS, config.cross_attention_dim)
-    if getattr(config, "addition_embed_type", None) == "text_time":
-        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        size = float(resolution)
-        condition["added_cond_kwargs"] = {
-            "text_embeds": normal(2, pooled),
-            "time_ids": torch.tensor([[size, size, 0.0, 0.0, size, size]] * batch, device=device),
-        }
     # Spread over the schedule, and on the device: a Python number would force a host sync every call.
     timestep = torch.tensor([(row * 389 + draw * 127 + 251) % 1000 for row in range(batch)], device=device)
     return Inputs(
         sample=normal(0, config.in_channels, side, side),
         timestep=timestep,
         target=normal(3, config.out_channels, side, side),
-        condition=condition,
+        condition=make_condition(config, normal, batch=batch, resolution=resolution, device=device),
     )
 
 
@@ -137,9 +130,10 @@ def tensors_of(inputs: Inputs) -> Iterator[torch.Tensor]:
 
 def zoo_note(workload: Workload) -> tuple[str, ...]:
     """What the reader must know of the weights."""
-    if workload.model in ZOO:
-        return ("random weights: speed, memory and numerical error are real, images would not be",)
-    return ()
+    if workload.model not in ZOO:
+        return ()
+    random = "random weights: speed, memory and numerical error are real, images would not be"
+    return (random, f"{workload.model} is {ZOO[workload.model].help}") if ZOO[workload.model].variant_of else (random,)
 
 
 def _normal(seed: int, draw: int, name: int, row: int, shape: tuple[int, ...]) -> torch.Tensor:

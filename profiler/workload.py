@@ -18,11 +18,20 @@ _KINDS: dict[Any, tuple[Any, str]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ZooModel:
-    """A UNet that Steplens builds from its published configuration, with random weights."""
+    """A UNet that Steplens builds from its published configuration, with random weights; or a variant of one, of
+    another width or depth, that nobody has published."""
 
     resolution: int  # pixels of the square image that the published model was made for
     million_parameters: float
     help: str
+    variant_of: str = ""  # the zoo model whose configuration is changed
+    width: float = 1.0  # times its channels
+    layers_per_block: int | None = None  # instead of its own
+
+
+def _sd15_variant(million_parameters: float, help: str, **change: Any) -> ZooModel:
+    help = f"a variant of sd15, not a published model: {help}"
+    return ZooModel(resolution=512, million_parameters=million_parameters, help=help, variant_of="sd15", **change)
 
 
 ZOO: dict[str, ZooModel] = {
@@ -37,6 +46,11 @@ ZOO: dict[str, ZooModel] = {
     "sd15": ZooModel(resolution=512, million_parameters=859.5, help="Stable Diffusion 1.5, head dims 40, 80 and 160"),
     "sd2": ZooModel(resolution=512, million_parameters=865.9, help="Stable Diffusion 2 base, head dim 64"),
     "sdxl": ZooModel(resolution=1024, million_parameters=2567.5, help="Stable Diffusion XL base, head dim 64"),
+    "sd15-w0.5": _sd15_variant(219.8, "half the channels in 4 heads, the same head dims", width=0.5),
+    "sd15-w0.8": _sd15_variant(553.2, "0.8 times the channels, head dims 32, 64 and 128", width=0.8),
+    "sd15-w1.5": _sd15_variant(1919.2, "1.5 times the channels in 12 heads, the same head dims", width=1.5),
+    "sd15-d1": _sd15_variant(579.4, "one layer per block instead of two", layers_per_block=1),
+    "sd15-d3": _sd15_variant(1139.7, "three layers per block instead of two", layers_per_block=3),
 }
 
 
@@ -48,7 +62,8 @@ class Workload:
     model: str = field(
         default="tiny",
         metadata={
-            "help": f"{', '.join(ZOO)}; or a local folder in diffusers' layout (with weights); "
+            "help": f"{', '.join(ZOO)} (sd15-*: of another width or depth, not published); "
+            "or a local folder in diffusers' layout (with weights); "
             "or module:factory, a function that returns your own UNet."
         },
     )

@@ -1,8 +1,9 @@
 """The UNets: built by diffusers' own classes, from a local folder, or by the user's own factory.
 
 The configurations in profiler/configs/ are the published ones (google/ddpm-cifar10-32,
-stable-diffusion-v1-5, stable-diffusion-2-base and stable-diffusion-xl-base-1.0, each `unet/config.json`).
-Their weights are random: time, memory and numerical error are real, image quality is not.
+stable-diffusion-v1-5, stable-diffusion-2-base and stable-diffusion-xl-base-1.0, each `unet/config.json`); the
+variants of sd15 are its own with other channels or layers. Weights are random: time, memory and numerical error
+are real, image quality is not.
 """
 
 import importlib
@@ -41,9 +42,26 @@ def build(workload: Workload) -> UNet:
 
 
 def read_config(name: str) -> dict[str, Any]:
-    """A zoo model's published configuration, as diffusers' class takes it."""
-    config: dict[str, Any] = json.loads((CONFIGS / f"{name}.json").read_text(encoding="utf-8"))
+    """A zoo model's configuration, as diffusers' class takes it: the published one, or a variant made from it."""
+    model = ZOO[name]
+    path = CONFIGS / f"{model.variant_of or name}.json"
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if model.layers_per_block is not None:
+        config["layers_per_block"] = model.layers_per_block
+    if model.width != 1:
+        _widen(config, model.width)
     return config
+
+
+def _widen(config: dict[str, Any], width: float) -> None:
+    """Scale the channels, and the number of heads with them where that stays whole, so that head dims stay.
+
+    The widths in ZOO keep channels divisible by the 32 groups of the norms, and head dims by the 8 that kernels want.
+    """
+    config["block_out_channels"] = [round(width * channels) for channels in config["block_out_channels"]]
+    heads = width * config["attention_head_dim"]  # diffusers' name for the number of heads in SD1.5's configuration
+    if heads.is_integer():
+        config["attention_head_dim"] = int(heads)
 
 
 def from_config(config: dict[str, Any]) -> UNet:

@@ -28,7 +28,7 @@ from runs.cli_support import (
     report,
     usage,
 )
-from runs.history import read_record, records
+from runs.history import all_folders, all_records, read_record
 from runs.job import Job, measure_job, retry_job, run_folder, with_references
 from runs.job import home as home_folder
 
@@ -165,7 +165,7 @@ def list_command(
     last: Annotated[int, typer.Option(help="At most so many runs, the newest.")] = 30,
     as_json: Json = False,
 ) -> None:
-    """List runs, and what is in the queue.
+    """List runs (of this home, the recorded studies and $STEPLENS_ROOTS), and what is in the queue.
 
     Examples:
 
@@ -174,24 +174,29 @@ def list_command(
         python -m runs list --status failed --json
     """
     home = home_of(ctx)
+    known = sorted(all_records(home), key=lambda one: (one[1].started_at, one[1].sweep.position if one[1].sweep else 0))
     found = [
-        record
-        for record in sorted(records(home), key=lambda r: (r.started_at, r.sweep.position if r.sweep else 0))
+        (folder, record)
+        for folder, record in known
         if (sweep_id is None or (record.sweep is not None and record.sweep.sweep_id == sweep_id))
         and status in (None, record.status)
     ][-last:]
     states = [] if status else job_queue.list_jobs(home=home, num_ended=0)
     states = [s for s in states if sweep_id is None or s.job.is_of(sweep_id)]
+    for line in (damaged := job_queue.damaged(home=home)):
+        print(f"warning: {line}", file=sys.stderr)
     if as_json:
-        rows = {"runs": [tables.run_row(r) for r in found], "queue": [tables.state_row(s) for s in states]}
-        print(json.dumps(rows, indent=1))
+        rows = [tables.run_row(record) | {"folder": str(folder)} for folder, record in found]
+        print(json.dumps({"runs": rows, "queue": [tables.state_row(s) for s in states], "damaged": damaged}, indent=1))
         return
     console = out(False)
     if states:
         console.print(tables.jobs_table(states))
-    console.print(
-        tables.runs_table(found, f"Runs in {home}") if found else f"no runs in {home} yet: python -m runs sweep quick"
-    )
+    if not found:
+        console.print("no such run yet: python -m runs sweep quick")
+        return
+    places = list(dict.fromkeys(str(folder.parent) for folder, _ in found))
+    console.print(tables.runs_table([record for _, record in found], f"Runs in {', '.join(places)}"))
 
 
 @app.command()
@@ -204,7 +209,7 @@ def show(
     home = home_of(ctx)
     with usage():
         found = _find_run(run_id, home)
-    folder = run_folder(found, home)
+    folder = all_folders(home).get(found, run_folder(found, home))
     record = read_record(folder)
     if record is None and (folder / RECORD_FILE).is_file():
         fail(f"{folder / RECORD_FILE} cannot be read: it is damaged or cut short; run it again", USAGE)
@@ -226,7 +231,7 @@ def show(
         console.print(f"note: {note}", markup=False)
     if record.traceback:
         console.print(record.traceback, markup=False, highlight=False)
-    console.print(f"folder: {run_folder(found, home)}", markup=False, soft_wrap=True)
+    console.print(f"folder: {folder}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -350,7 +355,7 @@ def probe(
 
 
 def _find_run(text: str, home: Path) -> str:
-    names = {path.name for path in (home / "runs").glob("*") if path.is_dir()}
+    names = {path.name for path in (home / "runs").glob("*") if path.is_dir()} | all_folders(home).keys()
     names |= {state.job.job_id for state in job_queue.list_jobs(home=home)}
     found = sorted(name for name in names if name == text) or sorted(
         name for name in names if name.startswith(text) or name.endswith(text)

@@ -1,5 +1,6 @@
-"""History: the records of a home's run folders, and how long runs of each kind took."""
+"""History: the records of a home's run folders and of all others, and how long runs of each kind took."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
@@ -7,6 +8,36 @@ from pathlib import Path
 from statistics import median
 
 from profiler.record import RECORD_FILE, Record
+
+RECORDED = Path(__file__).parent / "reference"
+DEEPEST = 3  # runs/reference/<study>/<run_id>, and one level to spare
+
+
+def roots(home: Path) -> list[Path]:
+    """Where run folders lie: this home's, the recorded studies, then $STEPLENS_ROOTS; the first that holds a run wins.
+
+    The same as store.folders.default_roots, which runs may not import.
+    """
+    more = os.environ.get("STEPLENS_ROOTS", "").split(os.pathsep)
+    return [home / "runs", RECORDED, *(Path(root).expanduser().absolute() for root in more if root)]
+
+
+def all_folders(home: Path) -> dict[str, Path]:
+    """run_id -> folder, of the complete run folders under all roots, those with a damaged record included."""
+    found: dict[str, Path] = {}
+    for root in roots(home):
+        for depth in range(1, DEEPEST + 1):
+            for path in sorted(root.glob("/".join(["*"] * depth + [RECORD_FILE]))):
+                found.setdefault(path.parent.name, path.parent)
+    return found
+
+
+def all_records(home: Path) -> Iterator[tuple[Path, Record]]:
+    """Every readable record under all roots, with its folder."""
+    for folder in all_folders(home).values():
+        record = read_record(folder)
+        if record is not None:
+            yield folder, record
 
 
 def records(home: Path) -> Iterator[Record]:

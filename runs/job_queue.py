@@ -26,9 +26,9 @@ from runs.processes import JOB_VARIABLE
 from runs.queue_folder import State, cancel_request, claim, finish, lock_path, make_folders
 
 __all__ = [
-    "HomeError", "JobState", "State", "cancel", "claim", "ensure_probe", "ensure_scheduler", "events", "finish",
-    "held_sweeps", "is_held", "known_references", "list_jobs", "log_tail", "read_machine", "scheduler_is_running",
-    "submit", "waiting_jobs",
+    "HomeError", "JobState", "State", "cancel", "claim", "damaged", "ensure_probe", "ensure_scheduler", "events",
+    "finish", "held_sweeps", "is_held", "known_references", "list_jobs", "log_tail", "read_machine",
+    "scheduler_is_running", "submit", "waiting_jobs",
 ]  # fmt: skip
 
 ROOT = Path(__file__).parent.parent
@@ -116,6 +116,11 @@ def list_jobs(*, home: Path | None = None, num_ended: int = 50) -> list[JobState
 def waiting_jobs(*, home: Path | None = None) -> list[Job]:
     """The queued jobs, next first."""
     return queue_folder.look_at(queue_folder.files(home_folder(home), "queued"))
+
+
+def damaged(*, home: Path | None = None) -> list[str]:
+    """One line for each job file that cannot be read: what it was and what brings it back."""
+    return queue_folder.damaged(home_folder(home))
 
 
 def held_sweeps(waiting: Iterable[Job], home: Path) -> set[str]:

@@ -5,6 +5,7 @@ home/queue/queued/ -> running/ -> ended/       what cannot be read goes to bad/
 """
 
 import contextlib
+import glob
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -112,8 +113,26 @@ def read_job(path: Path, *, log: Callable[[str], None] = print) -> Job | None:
     except (OSError, ValueError, TypeError) as error:
         with contextlib.suppress(FileNotFoundError):
             path.rename(path.parents[1] / "bad" / path.name)
-            log(f"{path.name} is no job ({error}): moved to queue/bad, submit it again")
+            log(f"{path.name} is no job ({error}): moved to queue/bad, submit it again (python -m runs list says how)")
         return None
+
+
+def damaged(home: Path) -> list[str]:
+    """One line for each job file that cannot be read, where it lies and what brings the job back."""
+    bad = [path for path in sorted((home / "queue" / "bad").glob("*.json")) if not path.name.startswith(".")]
+    waiting = [path for path in files(home, "queued") if not look_at([path]) and path.exists()]
+    return [_remedy(path, home) for path in bad + waiting]
+
+
+def _remedy(path: Path, home: Path) -> str:
+    """A sweep keeps a copy of each of its jobs; any other job must be asked for again."""
+    copies = (home / "sweeps").glob(f"*/{glob.escape(id_of(path))}.json")
+    sweeps = [copy.parent.name for copy in copies if look_at([copy])]
+    again = f"python -m runs sweep --resume {sweeps[0]}" if sweeps else "start the run again"
+    return (
+        f"the job file {path} is damaged and does not run: its job comes back with `{again}`, "
+        "and this line goes when you delete the file"
+    )
 
 
 def look_at(paths: Iterable[Path]) -> list[Job]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices
 from profiler.record import Role
 from profiler.workload import Workload
+
+Models = Literal["zoo", "variants", "all"]
 
 COMPARED_WITH = "what all others are compared with"
 REPEAT = "the baseline again: how far the machine drifted meanwhile"
@@ -36,6 +38,13 @@ class Options:
     max_batch: int = field(
         default=64,
         metadata={"help": "scaling_batch: double the batch up to this, or until it does not fit. [default: 64]"},
+    )
+    models: Models = field(
+        default="zoo",
+        metadata={
+            "help": "scaling_model: the zoo's models, sd15 and its variants in width and depth, or all of both. "
+            "[default: zoo]"
+        },
     )
     families: Mapping[str, Sequence[str]] = field(default_factory=dict)  # family -> choices, for the sweeps that ask
 

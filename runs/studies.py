@@ -105,11 +105,22 @@ def scaling_resolution(workload: Workload, options: Options, machine: Machine | 
 
 
 def scaling_model(workload: Workload, options: Options, machine: Machine | None) -> list[Rung]:
-    """Baseline and stack on every model of the zoo, the smallest first."""
-    names = sorted(ZOO, key=lambda name: ZOO[name].million_parameters)
+    """Baseline and stack on the models that were asked for, the smallest first."""
+    names = sorted(_models(options.models), key=lambda name: ZOO[name].million_parameters)
     workloads = [replace(workload, model=name, resolution=ZOO[name].resolution) for name in names]
     size = {name: f"{ZOO[name].million_parameters:g} M parameters" for name in names}
     return _scaled(workloads, stack(workload, options), lambda one: f"on {one.model}, {size[one.model]}")
+
+
+def _models(which: str) -> list[str]:
+    """Variants differ from sd15 in one thing only; the zoo's models differ in everything."""
+    if which == "all":
+        return list(ZOO)
+    if which == "variants":
+        return [name for name, model in ZOO.items() if name == "sd15" or model.variant_of == "sd15"]
+    if which == "zoo":
+        return [name for name, model in ZOO.items() if not model.variant_of]
+    raise ValueError(f"unknown models {which!r}: choose one of zoo, variants, all")
 
 
 def _scaled(workloads: list[Workload], whole: Combo, at: Callable[[Workload], str]) -> list[Rung]:

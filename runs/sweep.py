@@ -18,9 +18,9 @@ from profiler.workload import Workload
 from runs import studies
 from runs.estimate import Durations, estimate_s, is_rough
 from runs.job import Job, measure_job, with_references
-from runs.rungs import Ladder, Options, Rung, checked_families
+from runs.rungs import Ladder, Models, Options, Rung, checked_families
 
-__all__ = ["SWEEPS", "Options", "Rung", "Sweep", "SweepKind", "default_device", "estimate_s", "expand"]
+__all__ = ["SWEEPS", "Models", "Options", "Rung", "Sweep", "SweepKind", "default_device", "estimate_s", "expand"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,6 +186,12 @@ def _grid(workload: Workload, options: Options, machine: Machine | None) -> list
     return ladder.end()
 
 
+def _single_combo(workload: Workload, options: Options, machine: Machine | None) -> list[Rung]:
+    ladder = Ladder(workload)
+    ladder.branch("the combo that was chosen", **studies.stack(workload, options).to_dict())
+    return ladder.end()
+
+
 SWEEPS: dict[str, SweepKind] = {
     kind.name: kind
     for kind in (
@@ -207,6 +213,13 @@ SWEEPS: dict[str, SweepKind] = {
             description="From plain fp32 to the fastest training step, one more per rung, and a memory branch.",
             mode="train",
             rungs=_ladder_train,
+        ),
+        SweepKind(
+            name="single_combo",
+            description="One combo between two runs of the baseline, so that its speedup and the drift are known.",
+            mode=None,
+            rungs=_single_combo,
+            takes="stack",
         ),
         SweepKind(
             name="grid",
@@ -251,7 +264,7 @@ SWEEPS: dict[str, SweepKind] = {
         ),
         SweepKind(
             name="scaling_model",
-            description="Baseline and stack on every model of the zoo, the smallest first.",
+            description="Baseline and stack on models of growing size: the zoo's, or sd15 in other widths and depths.",
             mode=None,
             rungs=studies.scaling_model,
             takes="stack",

@@ -7,7 +7,7 @@ from pages.charts import palette, readable
 from pages.charts.ratios import colour_of
 from pages.widgets import data, linked, studies, tables, winners
 from pages.widgets.chart import is_dark
-from profiler.combo import FAMILIES
+from profiler.combo import BASELINE, FAMILIES
 from store import frames
 
 WORKLOAD_FIELDS = ("model", "mode", "batch", "resolution", "device", "machine_label", "torch")
@@ -73,8 +73,15 @@ def in_order(runs: pd.DataFrame, run_ids: tuple[str, ...]) -> pd.DataFrame:
     return runs.set_index("run_id", drop=False).loc[list(run_ids)].reset_index(drop=True)
 
 
-def show_metric_table(rows: pd.DataFrame, key: str, *, drift: float | None) -> None:
-    """One row per metric: the baseline's value, then each run's value and ratio, coloured as in the chart."""
+def pinned(runs: pd.DataFrame, baseline: str) -> str:
+    """What heads the first column: the combo that all others are compared with."""
+    label = str(runs.set_index("run_id").loc[baseline, "combo_label"])
+    return label if label == BASELINE.label else f"against {label}"
+
+
+def show_metric_table(rows: pd.DataFrame, key: str, *, baseline: str, drift: float | None) -> None:
+    """One row per metric: the value of the run called baseline, then each run's value and ratio, coloured as in the
+    chart."""
     names = [f"{row.metric} ({row.unit})" if row.unit else row.metric for row in rows.itertuples(index=False)]
     cells = [
         f"{readable.metric(r.metric, r.value)}  {readable.times(r.ratio):>8}" for r in rows.itertuples(index=False)
@@ -84,9 +91,9 @@ def show_metric_table(rows: pd.DataFrame, key: str, *, drift: float | None) -> N
     shown = long.pivot(index="name", columns="label", values="cell").reindex(index=order, columns=runs)
     colours = long.pivot(index="name", columns="label", values="style").reindex(index=order, columns=runs).fillna("")
     plain = long.drop_duplicates("name").set_index("name")
-    shown.insert(
-        0, "baseline ", [readable.metric(row.metric, row.baseline_value) for row in plain.loc[order].itertuples()]
-    )
+    # Two runs may have one label: the space keeps the columns apart.
+    pinned = [readable.metric(row.metric, row.baseline_value) for row in plain.loc[order].itertuples()]
+    shown.insert(0, f"{baseline} ", pinned)
     shown.insert(0, "metric", shown.index)
     config = {name: st.column_config.TextColumn(alignment="right", width=170) for name in shown.columns[1:]}
     config["metric"] = st.column_config.TextColumn("Metric", pinned=True, width=230)

@@ -27,6 +27,8 @@ def workload_form(key: str, *, mode: str | None, device: str) -> Workload | None
     for name in MAIN:
         fixed = name == "mode" and mode is not None
         values[name] = mode if fixed else _widget(name, key, defaults)
+        if name == "model":
+            defaults["resolution"] = _follow_model(values[name], key)
     with st.expander("How long, and with which seed"):
         for name in FIELDS:
             if name not in MAIN and ONLY_IN_MODE.get(name, values["mode"]) == values["mode"]:
@@ -36,6 +38,15 @@ def workload_form(key: str, *, mode: str | None, device: str) -> Workload | None
     except ValueError as error:
         st.error(str(error), icon=":material/error:")
         return None
+
+
+def _follow_model(model: str, key: str) -> int:
+    """The model's own resolution (0 where only the built model can tell), shown whenever another model is chosen."""
+    own, shown = ZOO[model].resolution if model in ZOO else 0, f"{key}_resolution"
+    if st.session_state.setdefault(f"{key}_resolution_of", model) != model:
+        st.session_state[f"{key}_resolution_of"] = model
+        st.session_state[shown] = own
+    return own
 
 
 def _widget(name: str, key: str, defaults: dict[str, Any]) -> Any:
@@ -51,7 +62,9 @@ def _widget(name: str, key: str, defaults: dict[str, Any]) -> Any:
         return st.segmented_control(label, get_args(hint), default=default, required=True, **place)
     step = 1 if hint is int else 0.5
     lowest = hint(0) if name in ("resolution", "seed", "min_seconds", "guidance_scale") else hint(1)
-    return st.number_input(label, min_value=lowest, value=hint(default), step=step, **place)
+    # Streamlit takes a first value from one place only: from the session where that holds one.
+    first = {} if place["key"] in st.session_state else {"value": hint(default)}
+    return st.number_input(label, min_value=lowest, step=step, **first, **place)
 
 
 def families_form(

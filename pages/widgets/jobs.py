@@ -105,6 +105,12 @@ def show_running(state: JobState, key: str) -> None:
             st.code(log or "nothing printed yet", language=None, height=220)
 
 
+def show_damaged() -> None:
+    """The job files that cannot be read, each with what brings its job back."""
+    for line in job_queue.damaged():
+        st.warning(f"{line[0].upper()}{line[1:]}.", icon=":material/warning:")
+
+
 def status_badge(status: str | None) -> str:
     """A status as coloured Markdown."""
     colours = {"done": "blue", "oom": "orange", "failed": "red", "wrong": "violet", "ineffective": "yellow"}

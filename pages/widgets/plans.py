@@ -1,6 +1,6 @@
 """Plans: what a launch would run here, for how long, and why in that order."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import streamlit as st
@@ -12,39 +12,39 @@ from profiler.machine import Machine
 from profiler.workload import Workload
 from runs import job_queue, sweep
 
-SINGLE = "single combo"
-KINDS: dict[str, str] = {
-    SINGLE: "One combo between two runs of the baseline, so that its speedup and the machine's drift are known.",
-    **{name: kind.description for name, kind in sweep.SWEEPS.items()},
-}
+KINDS: dict[str, str] = {name: kind.description for name, kind in sweep.SWEEPS.items()}
 
 
 def mode_of(kind: str) -> str | None:
-    """The only mode that a kind of launch is for, or None."""
-    return None if kind == SINGLE else sweep.SWEEPS[kind].mode
+    """The only mode that a sweep is for, or None."""
+    return sweep.SWEEPS[kind].mode
 
 
 def has_own_workload(kind: str) -> bool:
-    return kind != SINGLE and sweep.SWEEPS[kind].has_own_workload
+    return sweep.SWEEPS[kind].has_own_workload
 
 
 def has_families(kind: str) -> bool:
-    return kind == SINGLE or bool(sweep.SWEEPS[kind].takes)
+    return bool(sweep.SWEEPS[kind].takes)
 
 
 def first_choices(kind: str, workload: Workload) -> Combo:
-    """What the form starts with: the baseline, or the stack that a study takes apart or scales."""
-    has_stack = kind != SINGLE and sweep.SWEEPS[kind].takes == "stack"
-    return sweep.default_stack(workload) if has_stack else BASELINE
+    """What the form starts with: the baseline, or the stack that a study measures, takes apart or scales."""
+    return sweep.default_stack(workload) if sweep.SWEEPS[kind].takes == "stack" else BASELINE
 
 
 def takes_lists(kind: str) -> bool:
-    return kind != SINGLE and sweep.SWEEPS[kind].takes == "lists"
+    return sweep.SWEEPS[kind].takes == "lists"
 
 
 def options_form(kind: str, key: str) -> dict[str, Any]:
-    """The switches of the ladders, and how far a study of batches goes."""
+    """The switches of the ladders, how far a study of batches goes, and which models one of models takes."""
     chosen: dict[str, Any] = {}
+    if kind == "scaling_model":
+        field = sweep.Options.__dataclass_fields__["models"]
+        place = {"help": field.metadata["help"], "key": f"{key}_models", "bind": "query-params"}
+        options = get_args(sweep.Models)
+        chosen["models"] = st.segmented_control("models", options, default=field.default, required=True, **place)
     if kind == "scaling_batch":
         field = sweep.Options.__dataclass_fields__["max_batch"]
         place = {"help": field.metadata["help"], "key": f"{key}_max_batch", "bind": "query-params"}
@@ -61,7 +61,7 @@ def make_plan(
     """The jobs of this launch; None, with the reason shown, where it makes no sense."""
     try:
         return sweep.expand(
-            "grid" if kind == SINGLE else kind,
+            kind,
             workload,
             machine,
             options=sweep.Options(families=families, **switches),

@@ -128,14 +128,14 @@ def test_selected_rows_lead_to_compare(make_home: Make, open_page: Open) -> None
 
 def test_launch_offers_every_family_of_combo(make_home: Make, open_page: Open) -> None:
     make_home("full")
-    app = open_page("launch", launch_kind="single combo", launch_mode="train")
+    app = open_page("launch", launch_kind="single_combo", launch_mode="train")
     labels = {box.label.replace(" ", "_") for box in app.selectbox}
     assert set(FAMILIES) <= labels
 
 
 def test_launch_says_why_a_choice_is_impossible_here(make_home: Make, open_page: Open) -> None:
     make_home("empty")
-    app = open_page("launch", launch_kind="single combo", launch_device="cpu")
+    app = open_page("launch", launch_kind="single_combo", launch_device="cpu")
     table = next(frame.value for frame in app.dataframe if "why" in frame.value and "choice" in frame.value)
     reasons = dict(zip(table["choice"], table["why"], strict=True))
     assert "needs CUDA" in reasons["sdpa_cudnn"]
@@ -166,6 +166,46 @@ def test_queue_shows_what_waits_and_cancels_it(make_home: Make, open_page: Open)
     app = app.button(key="queue_cancel_all").click().run()
     assert not app.exception
     assert {state.status for state in job_queue.list_jobs()} == {"cancelled"}
+
+
+def test_queue_names_a_damaged_job_file_and_the_remedy(make_home: Make, open_page: Open) -> None:
+    home = make_home("empty")
+    (job,) = job_queue.submit([measure_job(Combo(), CPU_WORKLOAD)])
+    next((home / "queue" / "queued").glob("*.json")).write_text("{")
+    warnings = [warning.value for warning in open_page("job_queue").warning]
+    assert len(warnings) == 1
+    assert job.job_id in warnings[0]
+    assert "start the run again" in warnings[0]
+
+
+def test_launch_shows_the_resolution_of_the_model(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    app = open_page("launch", launch_kind="grid")
+    assert app.number_input(key="launch_resolution").value == 128
+    app = app.selectbox(key="launch_model").set_value("sd15").run()
+    assert app.number_input(key="launch_resolution").value == 512
+    app = app.number_input(key="launch_resolution").set_value(768).run()
+    app = app.number_input(key="launch_batch").set_value(4).run()
+    assert app.number_input(key="launch_resolution").value == 768
+    assert not app.exception
+    assert not app.warning
+
+
+def test_launch_of_a_single_combo_starts_with_one(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    app = open_page("launch", launch_kind="single_combo").button(key="launch_submit").click().run()
+    assert not app.error
+    runs = [state.job for state in job_queue.list_jobs() if state.job.kind == "measure"]
+    assert {job.sweep.name for job in runs} == {"single_combo"}
+    assert [job.combo.label == "baseline" for job in runs] == [True, False, True]
+
+
+def test_launch_scales_over_models_or_the_variants_of_one(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    app = open_page("launch", launch_kind="scaling_model", launch_models="variants")
+    table = next(frame.value for frame in app.dataframe if "workload" in frame.value)
+    assert any("sd15-w0.5" in workload for workload in table["workload"])
+    assert not any("sdxl" in workload for workload in table["workload"])
 
 
 def test_compare_follows_its_address(make_home: Make, open_page: Open) -> None:

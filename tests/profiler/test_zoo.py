@@ -20,6 +20,11 @@ from tests.support.unets import conditional_unet, pixel_unet, workload
         ("sd15", 859_520_964),
         ("sd2", 865_910_724),
         ("sdxl", 2_567_463_684),
+        ("sd15-w0.5", 219_789_284),
+        ("sd15-w0.8", 553_235_204),
+        ("sd15-w1.5", 1_919_195_044),
+        ("sd15-d1", 579_384_964),
+        ("sd15-d3", 1_139_656_964),
     ],
 )
 def test_a_zoo_model_has_its_published_size(name: str, parameters: int) -> None:
@@ -27,6 +32,16 @@ def test_a_zoo_model_has_its_published_size(name: str, parameters: int) -> None:
         unet = from_config(read_config(name))
     assert sum(p.numel() for p in unet.parameters()) == parameters
     assert ZOO[name].million_parameters == pytest.approx(parameters / 1e6, abs=0.06)
+
+
+@pytest.mark.parametrize("name", [name for name, model in ZOO.items() if model.variant_of])
+def test_a_variant_differs_in_one_thing_and_fits_norms_and_kernels(name: str) -> None:
+    config, published = read_config(name), read_config(ZOO[name].variant_of)
+    changed = {key for key in config if config[key] != published[key]}
+    assert changed == {"layers_per_block"} or changed - {"attention_head_dim"} == {"block_out_channels"}
+    assert all(channels % 32 == 0 for channels in config["block_out_channels"])
+    assert all(channels / config["attention_head_dim"] % 8 == 0 for channels in config["block_out_channels"])
+    assert "not a published model" in ZOO[name].help
 
 
 def test_every_zoo_model_has_a_configuration() -> None:

@@ -15,14 +15,17 @@ from typer.testing import CliRunner, Result
 
 from profiler.combo import FAMILIES
 from profiler.record import Record, SweepPlace
-from runs import job_queue
+from profiler.workload import Workload
+from runs import job_queue, queue_folder
 from runs.__main__ import app
 from runs.budget import Budget, read_budget, set_budget
 from runs.cli_options import parse_duration
 from runs.job import Job
 from runs.machine_file import write_machine
+from runs.sweep import Options, expand
 from tests.runs.conftest import StartScheduler, fake_job, ran, running, wait_until
 from tests.runs.fake_worker import machine
+from tests.support.run_folders import write_run
 
 GRID = ("sweep", "grid", "--model", "fake:ok", "--device", "cpu", "--attention", "math,sdpa")
 
@@ -30,6 +33,9 @@ GRID = ("sweep", "grid", "--model", "fake:ok", "--device", "cpu", "--attention",
 @pytest.fixture(autouse=True)
 def _known_machine(home: Path) -> None:
     write_machine(machine(), home)
+
+
+TWO = {"attention": ["math", "sdpa"]}
 
 
 def call(*arguments: str) -> Result:
@@ -100,7 +106,8 @@ def test_a_failed_run_gives_exit_code_1_and_retry_runs_it_again(home: Path, star
     again = call("retry", answer["sweep_id"], "--wait", "--json")
     assert again.exit_code == 0, again.output
     assert [run["status"] for run in read(again)["runs"]] == ["done", "done"]
-    assert len(read(call("list", "--json"))["runs"]) == 4, "the failed records stay"
+    listed = read(call("list", "--sweep", answer["sweep_id"], "--json"))["runs"]
+    assert len(listed) == 4, "the failed records stay"
     one = call("retry", answer["runs"][0]["run_id"], "--json")
     assert len(read(one)["jobs"]) == 1
 
@@ -182,6 +189,35 @@ def test_ctrl_c_says_what_goes_on_and_how_to_cancel(home: Path, start_scheduler:
     assert Record.read(home / "runs" / job_id).status == "cancelled"
 
 
+def test_a_damaged_job_file_is_named_with_what_brings_its_job_back(home: Path) -> None:
+    planned = expand("grid", Workload(model="fake:ok", device="cpu"), machine(), options=Options(families=TWO))
+    job_queue.submit(planned.jobs, home=home, start_scheduler=False)
+    for path in (home / "queue" / "queued").glob("*.json"):
+        path.write_text("{")
+    sweep_id = next((home / "sweeps").iterdir()).name
+    queue_folder.claim(home=home, log=lambda line: None)  # what a scheduler does
+    assert not list((home / "queue" / "queued").glob("*.json"))
+    result = call("list")
+    lines = [line for line in result.stderr.splitlines() if line.startswith("warning: the job file")]
+    assert len(lines) == len(list((home / "queue" / "bad").glob("*.json"))) == 4
+    assert all("python -m runs sweep --resume " + sweep_id in line for line in lines)
+    assert read(call("list", "--json"))["damaged"]
+    resumed = read(call("sweep", "--resume", sweep_id, "--dry-run", "--json"))
+    assert len(resumed["added"]) == len(lines)
+
+
+def test_list_and_show_see_the_runs_of_all_roots(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "elsewhere" / "study", run_id="far-away")
+    write_run(tmp_path / "elsewhere" / "study", run_id="twice")
+    write_run(home / "runs", run_id="twice")
+    monkeypatch.setenv("STEPLENS_ROOTS", str(tmp_path / "elsewhere"))
+    folders = {run["run_id"]: run["folder"] for run in read(call("list", "--last", "1000", "--json"))["runs"]}
+    assert folders["far-away"] == str(tmp_path / "elsewhere" / "study" / "far-away")
+    assert folders["twice"] == str(home / "runs" / "twice")
+    assert any("runs/reference" in folder for folder in folders.values())
+    assert read(call("show", "far-aw", "--json"))["run_id"] == "far-away"
+
+
 def test_cancel_takes_a_whole_sweep(home: Path) -> None:
     answer = read(call(*GRID, "--dry-run", "--json"))
     job_queue.submit(_jobs(answer), home=home, start_scheduler=False)
@@ -200,20 +236,21 @@ def test_a_sweep_packed_unfinished_goes_on_in_another_home(
     assert "3 runs in" in packed.output
     there = str(tmp_path / "there")
     assert "3 runs unpacked" in call("--home", there, "unpack", str(tmp_path / "a.tar")).output
-    assert len(read(call("--home", there, "list", "--json"))["runs"]) == 3
+    listed = read(call("--home", there, "list", "--sweep", answer["sweep_id"], "--json"))
+    assert len(listed["runs"]) == 3
     assert "3 were there already" in call("--home", there, "unpack", str(tmp_path / "a.tar")).output
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("sweep",), 2, "name a sweep (quick, ladder_inference, ladder_train, grid, one_at_a_time, leave_one_out"),
+        (("sweep",), 2, "name a sweep (quick, ladder_inference, ladder_train, single_combo, grid, one_at_a_time"),
         (("sweep", "nonsense"), 2, "unknown sweep 'nonsense': choose one of quick"),
         (("sweep", "quick", "--model", "sd15"), 2, "only --device can be chosen"),
         (
             ("sweep", "quick", "--attention", "sdpa"),
             2,
-            "quick takes no choices of attention, it has its own; these do: grid, leave_one_out",
+            "quick takes no choices of attention, it has its own; these do: single_combo, grid, leave_one_out",
         ),
         (("sweep", "grid", "--attention", "sdp"), 2, "unknown attention sdp: choose from math, sdpa"),
         (("sweep", "quick", "--wait", "--budget", "soon"), 2, "write 9m, 90s, 1h30m"),

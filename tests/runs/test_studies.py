@@ -76,7 +76,7 @@ def test_a_stack_is_more_than_the_baseline() -> None:
     [
         ("scaling_batch", "batch", [1, 2, 4, 8, 16, 32]),
         ("scaling_resolution", "resolution", [256, 384, 512, 768, 1024]),
-        ("scaling_model", "model", sorted(ZOO, key=lambda name: ZOO[name].million_parameters)),
+        ("scaling_model", "model", ["tiny", "ddpm-cifar10", "sd15", "sd2", "sdxl"]),
     ],
 )
 def test_scaling_sets_the_baseline_beside_the_stack_at_every_size(name: str, field: str, values: list[Any]) -> None:
@@ -85,6 +85,21 @@ def test_scaling_sets_the_baseline_beside_the_stack_at_every_size(name: str, fie
     assert [job.combo == BASELINE for job in found] == [True, False] * len(values) + [True]
     roles = [job.sweep.role for job in found if job.sweep]
     assert roles == ["baseline", "candidate"] * len(values) + ["baseline_repeat"]
+
+
+def test_scaling_model_takes_the_variants_of_sd15_or_all_models_by_their_size() -> None:
+    variants = [job.workload.model for job in runs("scaling_model", INFERENCE, models="variants")]
+    assert variants[::2] == ["sd15-w0.5", "sd15-w0.8", "sd15-d1", "sd15", "sd15-d3", "sd15-w1.5", "sd15-w0.5"]
+    every = [job.workload.model for job in runs("scaling_model", INFERENCE, models="all")][:-1:2]
+    assert every == sorted(ZOO, key=lambda name: ZOO[name].million_parameters)
+    with pytest.raises(ValueError, match="unknown models 'some': choose one of zoo, variants, all"):
+        runs("scaling_model", INFERENCE, models="some")
+
+
+def test_a_single_combo_lies_between_two_runs_of_the_baseline() -> None:
+    combos = [job.combo for job in runs("single_combo", INFERENCE, families={"attention": ["sdpa"]})]
+    assert combos == [BASELINE, Combo(attention="sdpa"), BASELINE]
+    assert runs("single_combo", INFERENCE)[1].combo == studies.stack(INFERENCE, Options())
 
 
 @pytest.mark.parametrize("there", [CPU, GPU])

@@ -55,11 +55,24 @@ def one_level_unet() -> UNet2DModel:
     )
 
 
+def dropout_unet() -> UNet2DModel:
+    """One that draws dropout masks in training, and takes a class beside each sample."""
+    return UNet2DModel(
+        **SMALL,
+        sample_size=16,
+        dropout=0.3,
+        num_class_embeds=5,
+        attention_head_dim=8,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )
+
+
 def not_a_unet() -> object:
     return object()
 
 
-FACTORIES = {name: f"{__name__}:{name}" for name in ("conditional_unet", "pixel_unet")}
+FACTORIES = {name: f"{__name__}:{name}" for name in ("conditional_unet", "pixel_unet", "dropout_unet")}
 
 
 def workload(kind: str = "conditional_unet", mode: str = "inference", **changes: Any) -> Workload:
