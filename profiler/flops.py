@@ -12,7 +12,8 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from profiler.steps import guides
+from profiler.sampling import guides
+from profiler.schedulers import num_forwards
 from profiler.subject import Subject, UNet, make_inputs
 from profiler.workload import Workload
 
@@ -35,12 +36,11 @@ def forward_flop_per_sample(unet: UNet, workload: Workload) -> int:
 def step_flop(forward_flop: int, subject: Subject) -> int:
     """FLOP of one step of the subject's mode, for its whole batch."""
     workload = subject.workload
-    forwards = {
-        "inference": 1,
-        "train": TRAIN_FORWARDS,
-        "sample": workload.num_inference_steps * (2 if guides(subject) else 1),
-    }
-    return forward_flop * forwards[workload.mode] * workload.batch
+    if workload.mode == "sample":
+        forwards = num_forwards(workload) * (2 if guides(subject) else 1)
+    else:
+        forwards = TRAIN_FORWARDS if workload.mode == "train" else 1
+    return forward_flop * forwards * workload.batch
 
 
 def to_meta(unet: UNet) -> UNet:

@@ -12,7 +12,7 @@ weighted back to the parameter's size, so that a reference of SD1.5 is 45 MB and
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Fidelity:
     output: Tensor
     loss: float | None
     gradients: dict[str, Tensor]
+    latents: Tensor | None = None  # in mode=sample: (steps, fidelity batch, channels, height, width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,14 +64,16 @@ class NoReference(Exception):  # noqa: N818, a note of the record rather than an
     """There is no reference to compare with; the message says why."""
 
 
-def run_once(subject: Subject, inputs: Inputs, size: int) -> tuple[Tensor, Tensor | None]:
+def run_once(
+    subject: Subject, inputs: Inputs, size: int, latents: list[Tensor] | None = None, *, keeps_text: bool = True
+) -> tuple[Tensor, Tensor | None]:
     """Run the subject on inputs whose first `size` samples are the reference's: (output, loss), gradients in place.
 
     In training the loss is the mean over these samples alone, so that gradients do not depend on the batch, and
-    dropout is off, whose masks no two runs share.
+    dropout is off, whose masks no two runs share. In sampling `latents` gets those of every step.
     """
     if subject.workload.mode != "train":
-        return make_step(subject)(inputs, no_phase), None
+        return make_step(subject, seen=latents, keeps_text=keeps_text)(inputs, no_phase), None
 
     def forward_and_backward(inputs: Inputs) -> tuple[Tensor, Tensor]:
         subject.unet.zero_grad(set_to_none=True)
@@ -88,13 +91,16 @@ def run_once(subject: Subject, inputs: Inputs, size: int) -> tuple[Tensor, Tenso
         return found
 
 
-def collect(subject: Subject, output: Tensor, loss: Tensor | None, size: int) -> Fidelity:
+def collect(
+    subject: Subject, output: Tensor, loss: Tensor | None, size: int, latents: Sequence[Tensor] = ()
+) -> Fidelity:
     """Copy what run_once left to the CPU, and drop the gradients."""
     factor = 1.0 / subject.scaler.get_scale() if subject.scaler else 1.0
     gradients = {name: _keep(_sampled(name, p.grad)) * factor for name, p in _named_gradients(subject.unet)}
     subject.unet.zero_grad(set_to_none=True)
     kept_loss = None if loss is None else float(loss.detach())
-    return Fidelity(output=_keep(output[:size]), loss=kept_loss, gradients=gradients)
+    seen = torch.stack([_keep(one[:size]) for one in latents]) if latents else None
+    return Fidelity(output=_keep(output[:size]), loss=kept_loss, gradients=gradients, latents=seen)
 
 
 def compare(found: Fidelity, reference: Fidelity, sizes: dict[str, int]) -> Errors:
@@ -119,6 +125,14 @@ def compare(found: Fidelity, reference: Fidelity, sizes: dict[str, int]) -> Erro
         gradient_error=_ratio(math.sqrt(squares), math.sqrt(norms)) if math.isfinite(squares) else math.nan,
         worst_gradient=worst,
     )
+
+
+def latents_errors(found: Fidelity, reference: Fidelity) -> list[float | None]:
+    """Relative L2 error after each step of a sampling loop; None where it is not finite. Empty in other modes."""
+    if found.latents is None or reference.latents is None:
+        return []
+    pairs = zip(found.latents, reference.latents, strict=True)
+    return [_finite(_ratio(float((one - right).norm()), float(right.norm()))) for one, right in pairs]
 
 
 def is_wrong(error: float | None, eager_error: float | None, precision: str) -> bool:
@@ -157,7 +171,9 @@ def load_reference(folder: Path, unet: UNet) -> Reference:
         raise NoReference("the stored reference has other weights: delete its folder in references/ and run again")
     tensors = load_file(folder / TENSOR_FILE)
     gradients = {name.removeprefix("grad."): t.double() for name, t in tensors.items() if name.startswith("grad.")}
-    fidelity = Fidelity(output=tensors["output"].double(), loss=facts["loss"], gradients=gradients)
+    fidelity = Fidelity(
+        output=tensors["output"].double(), loss=facts["loss"], gradients=gradients, latents=tensors.get("latents")
+    )
     return Reference(fidelity=fidelity, sizes=facts["sizes"], facts=facts)
 
 
@@ -178,17 +194,19 @@ def make_reference(workload: Workload, folder: Path, progress: Callable[[str, st
     progress("reference", f"plain eager in {str(dtype).removeprefix('torch.')}")
     reference = _plain(unet, workload, "fp32", dtype)
     del unet
-    eager: dict[str, dict[str, float | None]] = {}
+    eager: dict[str, dict[str, Any]] = {}
     for precision in choices("precision"):
         if why_not(Combo(precision=precision), workload, machine):  # type: ignore[arg-type]
             continue
         if precision == "fp32" and dtype is torch.float32:
             continue  # it is the reference itself
         progress("reference", f"plain eager in {precision}")
-        errors = compare(_plain(zoo.build(workload), workload, precision), reference, sizes)
+        plain = _plain(zoo.build(workload), workload, precision)
+        errors = compare(plain, reference, sizes)
         eager[precision] = {
             "output_error": _finite(errors.output_error),
             "gradient_error": _finite(errors.gradient_error),
+            "latents_error": latents_errors(plain, reference),
         }
     _write(folder, reference, workload, dtype, {"fingerprint": marks, "sizes": sizes, "eager": eager})
 
@@ -209,7 +227,10 @@ def _plain(unet: UNet, workload: Workload, precision: str, dtype: torch.dtype | 
     if dtype is not None:
         subject = replace(subject, dtype=dtype, unet=subject.unet.to(dtype))
     inputs = cast_inputs(make_inputs(unet, workload, batch=workload.batch), subject.dtype, subject.memory_format)
-    return collect(subject, *run_once(subject, inputs, workload.batch), workload.batch)
+    latents: list[Tensor] = []
+    # keeps_text: the reference owes nothing to what a candidate spares itself
+    output, loss = run_once(subject, inputs, workload.batch, latents, keeps_text=False)
+    return collect(subject, output, loss, workload.batch, latents)
 
 
 def _fits_fp64(unet: UNet, workload: Workload, gpu_memory_gib: float | None) -> bool:
@@ -239,6 +260,7 @@ def _sampled(name: str, gradient: Tensor | None) -> Tensor:
 def _write(folder: Path, reference: Fidelity, workload: Workload, dtype: torch.dtype, facts: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"output": reference.output} | {f"grad.{name}": g.float() for name, g in reference.gradients.items()}
+    tensors |= {} if reference.latents is None else {"latents": reference.latents}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / TENSOR_FILE)
     facts |= {
         "version": REFERENCE_VERSION,

@@ -57,6 +57,9 @@ class Metrics:
     recompute_ms: float | None = _metric(
         "ms", "Kernel time of forward work that checkpointing runs again in the backward, per step.", "lower"
     )
+    host_gap_ms: float | None = _metric(
+        "ms", "GPU idle between two forwards of a sampling loop, median, in the traced step (mode=sample).", "lower"
+    )
     # Memory: from a pass without a profiler on CUDA.
     peak_allocated_gib: float | None = _metric("GiB", "Peak of tensors alive during a step.", "lower")
     peak_reserved_gib: float | None = _metric("GiB", "Peak held by PyTorch's caching allocator.", "lower")

@@ -15,7 +15,20 @@ from pathlib import Path
 
 import torch
 
-from profiler import dropout, findings, measure, memory, numerics, telemetry, tracing, verify, zoo
+from profiler import (
+    curves,
+    dropout,
+    findings,
+    measure,
+    memory,
+    numerics,
+    schedulers,
+    telemetry,
+    text,
+    tracing,
+    verify,
+    zoo,
+)
 from profiler.clock import Clock, clock_for
 from profiler.combo import Combo, why_not
 from profiler.devices import datasheet_tflops, matmul_ceiling_tflops
@@ -125,7 +138,7 @@ def _run(
     unet.train(workload.mode == "train")
     clock.synchronize()
     found.metrics["build_s"] = time.monotonic() - started
-    found.notes += zoo_note(workload)
+    found.notes += zoo_note(workload) + schedulers.scheduler_note(workload)
     if workload.mode == "train" and dropout.layers(unet):
         found.notes.append(dropout.NOTE)
     reference = findings.load_reference(reference_folder, unet, found)
@@ -137,7 +150,12 @@ def _run(
     inputs = [cast_inputs(batch, subject.dtype, subject.memory_format) for batch in plain]
     step = CountedStep(make_step(subject))
 
-    calls_s, graph_peaks = _first_calls(subject, step, inputs, clock, reference, combo, found, progress)
+    if workload.mode == "sample":
+        found.notes += text.note(subject, schedulers.num_forwards(workload))
+
+    kept = curves.Curves()
+    calls_s, graph_peaks = _first_calls(subject, step, inputs, clock, reference, kept, found, progress)
+    kept.write(folder / "curves.parquet")
     progress("warm_up", "")
     measure.warm_up(step, inputs, clock)
     progress("time", f"at least {workload.min_samples} steps and {workload.min_seconds:g} s")
@@ -200,31 +218,43 @@ def _first_calls(
     inputs: list[Inputs],
     clock: Clock,
     reference: numerics.Reference | None,
-    combo: Combo,
+    kept: curves.Curves,
     found: findings.Findings,
     progress: Progress,
 ) -> tuple[list[float], list[memory.Peaks]]:
-    """The first three calls in seconds, and the peaks of recording a graph.
+    """The first three calls in seconds, and the peaks of recording a graph; what changes from step to step is kept.
 
-    The first call is the fidelity pass: training has changed no weight before it.
+    The first call is the fidelity pass: training has changed no weight before it. The curve of the loss begins with
+    the second.
     """
+    combo = subject.combo
     progress("first_call", "compiling" if combo.compilation != "eager" else "")
     seconds = []
     started = time.monotonic()
     size = subject.workload.fidelity_batch
-    output, loss = numerics.run_once(subject, inputs[0], size)
+    latents: list[torch.Tensor] = []
+    output, loss = numerics.run_once(subject, inputs[0], size, latents)
     clock.synchronize()
     seconds.append(time.monotonic() - started)
     found.metrics["first_call_s"] = seconds[0]
     progress("fidelity", "")
-    fidelity = numerics.collect(subject, output, loss, size)
+    fidelity = numerics.collect(subject, output, loss, size, latents)
+    del latents
     findings.note_fidelity(fidelity, reference, combo, found)
+    curves.note_sampling(kept, fidelity, reference, combo.precision)
+    watch = curves.TrainingWatch(subject, kept) if subject.workload.mode == "train" else None
     with memory.recorded_peaks(subject) as graph_peaks:
         for index in range(1, COMPILE_CALLS):
             started = time.monotonic()
-            step(inputs[index % len(inputs)], no_phase)
+            result = step(inputs[index % len(inputs)], watch.phase if watch else no_phase)
             clock.synchronize()
             seconds.append(time.monotonic() - started)
+            if watch:
+                watch.note(result)
+    if watch:
+        progress("curve", f"at most {subject.workload.curve_steps} steps of training")
+        curves.record_training(subject, watch, step, inputs, clock, first=COMPILE_CALLS - 1)
+        found.notes += curves.training_note(kept)
     return seconds, graph_peaks
 
 

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from profiler.replay import Replay
-from profiler.subject import Inputs, Subject
+from profiler.sampling import Denoise, Phase, Sampler
+from profiler.subject import Inputs, Subject, casting
 
-Phase = Callable[[str], AbstractContextManager[object]]  # "forward", "backward", "optimizer"
 Step = Callable[[Inputs, Phase], Tensor]
-Denoise = Callable[[Inputs], Tensor]  # one forward of the UNet
 
 PHASES = {"train": ("forward", "backward", "optimizer"), "inference": ("forward",), "sample": ("forward",)}
 
@@ -35,10 +33,11 @@ class CountedStep:
         return self.step(inputs, phase)
 
 
-def make_step(subject: Subject) -> Step:
+def make_step(subject: Subject, *, seen: list[Tensor] | None = None, keeps_text: bool = True) -> Step:
     """The step of the subject's mode; it returns the output (inference), the latents (sample) or the loss (train).
 
-    One that is recorded as a CUDA graph overwrites what it returned before, and opens no phases in training.
+    One that is recorded as a CUDA graph overwrites what it returned before, and opens no phases in training. `seen`
+    and `keeps_text` are the Sampler's.
     """
     mode = subject.workload.mode
     if mode == "train":
@@ -49,26 +48,22 @@ def make_step(subject: Subject) -> Step:
     denoise: Denoise = partial(forward, subject)
     if subject.records_steps:
         denoise = Replay(denoise)
-    step = sample_step if mode == "sample" else inference_step
-    return lambda inputs, phase: step(subject, inputs, phase, denoise)
+    if mode == "sample":
+        return Sampler(subject, denoise, seen=seen, keeps_text=keeps_text)
+    return lambda inputs, phase: inference_step(inputs, phase, denoise)
 
 
 def forward(subject: Subject, inputs: Inputs) -> Tensor:
     """One call of the UNet under the subject's autocast: (batch, out_channels, height, width)."""
     if subject.uses_graphs:
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-    with torch.autocast(
-        subject.workload.device,
-        dtype=subject.autocast,
-        enabled=subject.autocast is not None,
-        cache_enabled=not subject.records_steps,  # a graph must not refer to a cast that was made outside of it
-    ):
+    with casting(subject):
         (out,) = subject.call(inputs.sample, inputs.timestep, **inputs.condition, return_dict=False)
     output: Tensor = out
     return output
 
 
-def inference_step(subject: Subject, inputs: Inputs, phase: Phase, denoise: Denoise) -> Tensor:
+def inference_step(inputs: Inputs, phase: Phase, denoise: Denoise) -> Tensor:
     with torch.no_grad(), phase("forward"):
         return denoise(inputs)
 
@@ -93,52 +88,3 @@ def train_step(subject: Subject, inputs: Inputs, phase: Phase = no_phase) -> Ten
 
 def scale(subject: Subject, loss: Tensor) -> Tensor:
     return loss if subject.scaler is None else subject.scaler.scale(loss)
-
-
-def sample_step(subject: Subject, inputs: Inputs, phase: Phase, denoise: Denoise) -> Tensor:
-    """DDIM (arXiv 2010.02502) over num_inference_steps with classifier-free guidance (arXiv 2207.12598).
-
-    Conditional and unconditional halves go through the UNet as one batch of twice the size.
-    """
-    workload = subject.workload
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
-    scheduler.set_timesteps(workload.num_inference_steps, device=inputs.sample.device)
-    guided = guides(subject)
-    latents = inputs.sample
-    batch = latents.shape[0]
-    condition = _with_unconditional(inputs.condition) if guided else inputs.condition
-    with torch.no_grad():
-        for timestep in scheduler.timesteps:
-            doubled = torch.cat([latents, latents]) if guided else latents
-            step_inputs = Inputs(
-                sample=doubled.contiguous(memory_format=subject.memory_format),
-                timestep=timestep.expand(doubled.shape[0]).contiguous(),
-                target=inputs.target,
-                condition=condition,
-            )
-            with phase("forward"):
-                noise = denoise(step_inputs)
-            if guided:
-                unconditional, conditional = noise[:batch], noise[batch:]
-                noise = unconditional + workload.guidance_scale * (conditional - unconditional)
-            latents = scheduler.step(noise, timestep, latents, return_dict=False)[0].to(subject.dtype)
-    return latents
-
-
-def guides(subject: Subject) -> bool:
-    """Whether sampling uses guidance: it needs a condition to drop."""
-    is_conditional = bool(getattr(subject.unet.config, "cross_attention_dim", None))
-    return subject.workload.guidance_scale != 1 and is_conditional
-
-
-def _with_unconditional(condition: dict[str, object]) -> dict[str, object]:
-    """The condition for the doubled batch; the unconditional half is all zeros, as SDXL's empty prompt is."""
-
-    def double(name: str, value: object) -> object:
-        if isinstance(value, dict):
-            return {inner: double(inner, part) for inner, part in value.items()}
-        if not isinstance(value, Tensor):
-            return value
-        return torch.cat([value if name == "time_ids" else torch.zeros_like(value), value])
-
-    return {name: double(name, value) for name, value in condition.items()}

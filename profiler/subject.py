@@ -49,6 +49,16 @@ class Inputs:
     condition: dict[str, Any] = field(default_factory=dict)
 
 
+def casting(subject: Subject) -> torch.autocast:
+    """The autocast that the subject's UNet runs under; switched off where its precision is none of autocast's."""
+    return torch.autocast(
+        subject.workload.device,
+        dtype=subject.autocast,
+        enabled=subject.autocast is not None,
+        cache_enabled=not subject.records_steps,  # a graph must not refer to a cast that was made outside of it
+    )
+
+
 def resolve_resolution(unet: UNet, workload: Workload) -> int:
     """The image side in pixels: the workload's, or the model's own where that is 0.
 

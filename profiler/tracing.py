@@ -20,7 +20,7 @@ from profiler.clock import Clock
 from profiler.memory import Held, gradient_storages
 from profiler.steps import Step
 from profiler.subject import Inputs, Subject
-from profiler.traces.attribute import PHASE, RECOMPUTE, STEP, Attribution, Kernel, attribute, busy_ns
+from profiler.traces.attribute import PHASE, RECOMPUTE, STEP, Attribution, Kernel, attribute, busy_ns, gaps_ns
 from profiler.traces.parse import Event, read_events
 from profiler.traces.timeline import CATEGORIES, Point, build_timeline
 
@@ -59,6 +59,12 @@ class Trace:
         """Kernel time of checkpointing's second forward per step; None where nothing was marked as recomputed."""
         again = [kernel.duration_ns for kernel in self.found.kernels if kernel.phase == RECOMPUTE]
         return sum(again) / self.num_steps / 1e6 if again else None
+
+    @property
+    def host_gap_ms(self) -> float | None:
+        """GPU idle between the last kernel of one forward and the first of the next; median over a sampling loop."""
+        gaps = gaps_ns(self.found.kernels, "forward")
+        return statistics.median(gaps) / 1e6 if gaps else None
 
     @property
     def peak_bytes(self) -> int:

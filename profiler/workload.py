@@ -88,6 +88,10 @@ class Workload:
     )
     min_samples: int = field(default=20, metadata={"help": "Time at least this many steps (at most 2000)."})
     min_seconds: float = field(default=2.0, metadata={"help": "Time for at least this many seconds."})
+    curve_steps: int = field(
+        default=100,
+        metadata={"help": "Training steps whose loss is kept as a curve (for at most 3 x min_seconds); 0 for none."},
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the random weights and inputs."})
 
     def __post_init__(self) -> None:
@@ -101,6 +105,7 @@ class Workload:
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
         _check(self.min_samples <= 2000, f"min_samples must be at most 2000, not {self.min_samples}")
         _check(self.min_seconds >= 0, f"min_seconds must not be negative, not {self.min_seconds}")
+        _check(self.curve_steps >= 0, f"curve_steps must not be negative, not {self.curve_steps}")
         _check(self.resolution >= 0, f"resolution must not be negative, not {self.resolution}")
         _check(bool(self.model.strip()), f"model is empty: choose one of {', '.join(ZOO)}")
         if self.resolution == 0 and self.model in ZOO:
@@ -144,7 +149,7 @@ class Workload:
         names = ("model", "mode", "resolution", "device", "seed", "fidelity_batch")
         same = {name: getattr(self, name) for name in names}
         if self.mode == "sample":
-            same |= {"steps": self.num_inference_steps, "guidance": self.guidance_scale}
+            same |= {"steps": self.num_inference_steps, "guidance": self.guidance_scale, "sampler": 2}
         digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.mode}-{digest}"
 

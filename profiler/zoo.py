@@ -86,6 +86,8 @@ def _load_folder(folder: Path, workload: Workload) -> UNet:
     """A UNet folder, or a pipeline folder with a unet/ inside."""
     if (folder / "unet" / "config.json").is_file():
         folder = folder / "unet"
+    if (folder / "transformer").is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: its denoiser is a transformer: Steplens measures UNets")
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no diffusers model: it has neither config.json nor unet/config.json")
     try:

@@ -68,6 +68,7 @@ CREATE TABLE run (
     gpu_busy_share DOUBLE,
     num_kernels DOUBLE,
     recompute_ms DOUBLE,
+    host_gap_ms DOUBLE,
     peak_allocated_gib DOUBLE,
     peak_reserved_gib DOUBLE,
     peak_device_gib DOUBLE,

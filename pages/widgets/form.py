@@ -14,7 +14,12 @@ HINTS = get_type_hints(Workload)
 FIELDS = {field.name: field for field in fields(Workload)}
 HELP = {field.name: field.metadata["help"] for field in (*fields(Workload), *fields(Combo))}
 MAIN = ("model", "mode", "device", "batch", "resolution")
-ONLY_IN_MODE = {"num_inference_steps": "sample", "guidance_scale": "sample", "dataset_size": "train"}
+ONLY_IN_MODE = {
+    "num_inference_steps": "sample",
+    "guidance_scale": "sample",
+    "dataset_size": "train",
+    "curve_steps": "train",
+}
 
 
 def workload_form(key: str, *, mode: str | None, device: str) -> Workload | None:
@@ -61,7 +66,7 @@ def _widget(name: str, key: str, defaults: dict[str, Any]) -> Any:
     if get_origin(hint) is Literal:
         return st.segmented_control(label, get_args(hint), default=default, required=True, **place)
     step = 1 if hint is int else 0.5
-    lowest = hint(0) if name in ("resolution", "seed", "min_seconds", "guidance_scale") else hint(1)
+    lowest = hint(0) if name in ("resolution", "seed", "min_seconds", "guidance_scale", "curve_steps") else hint(1)
     # Streamlit takes a first value from one place only: from the session where that holds one.
     first = {} if place["key"] in st.session_state else {"value": hint(default)}
     return st.number_input(label, min_value=lowest, step=step, **first, **place)

@@ -16,6 +16,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "step_ms", "step_iqr_ms", "step_p95_ms", "num_samples", "forward_ms", "backward_ms", "optimizer_ms",
         "samples_per_s", "epoch_s", "image_s", "first_call_s", "compile_s", "warm_compile_s", "build_s",
         "host_enqueue_ms", "profiler_overhead", "gpu_busy_ms", "gpu_busy_share", "num_kernels", "recompute_ms",
+        "host_gap_ms",
     ),
     "Memory": (
         "peak_allocated_gib", "peak_reserved_gib", "peak_device_gib", "host_peak_gib", "weights_gib", "gradients_gib",
@@ -38,6 +39,7 @@ GPU_ONLY = {
     "host_enqueue_ms": "a CPU launches nothing: it computes itself",
     "gpu_busy_ms": "there is no GPU to be busy",
     "gpu_busy_share": "there is no GPU to be busy",
+    "host_gap_ms": "there is no GPU to be idle",
     "peak_reserved_gib": "PyTorch has no caching allocator for CPU memory",
     "peak_device_gib": "there is no device memory",
     "datasheet_tflops": "no datasheet states one peak for this CPU",
@@ -73,7 +75,7 @@ def why_unknown(name: str, record: dict[str, Any]) -> str:
         return f"not measurable on a CPU: {GPU_ONLY[name]}"
     if workload["mode"] != "train" and name in TRAIN_ONLY:
         return "only in mode=train"
-    if workload["mode"] != "sample" and name == "image_s":
+    if workload["mode"] != "sample" and name in ("image_s", "host_gap_ms"):
         return "only in mode=sample"
     if record["combo"]["compilation"] == "eager" and name in ("compile_s", "warm_compile_s"):
         return "nothing is compiled in eager mode"

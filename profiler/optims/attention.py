@@ -250,6 +250,17 @@ class KernelProcessor(nn.Module):
         super().__init__()
         self.kernel = kernel
 
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """With names, since Attention drops, with a warning, what it does not find in this signature."""
+        return self.forward(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
     def forward(
         self,
         attn: Attention,
@@ -257,7 +268,6 @@ class KernelProcessor(nn.Module):
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-        **kwargs: Any,
     ) -> Tensor:
         """hidden_states: (batch, tokens, channels), or (batch, channels, height, width) in UNet2DModel."""
         if attention_mask is not None:

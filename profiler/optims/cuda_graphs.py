@@ -22,6 +22,7 @@ from typing import Any
 from torch import nn
 
 from profiler.record import Evidence
+from profiler.schedulers import num_forwards
 from profiler.subject import NotApplicable, Subject
 from profiler.tracing import Trace
 
@@ -45,7 +46,7 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
             "recorded step may not: choose checkpointing=none"
         )
     workload = subject.workload
-    launches = workload.num_inference_steps if workload.mode == "sample" else 1
+    launches = num_forwards(workload) if workload.mode == "sample" else 1
     return replace(subject, uses_graphs=True, records_steps=True), Evidence(
         family="cuda_graphs", choice=choice, facts={"num_graph_launches": launches}, must_appear=_GRAPHS
     )

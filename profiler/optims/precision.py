@@ -11,6 +11,12 @@ the CUDA cores do in fp32, and 16-bit tensors halve the bytes of every norm and 
 - bf16, fp16: the weights are converted too. Updates smaller than a weight's last bit are lost: fast, and not how
   one trains to convergence without fp32 master weights.
 
+Norms: autocast keeps them in fp32 on CUDA, so each of a UNet's GroupNorms and LayerNorms (109 in SD1.5) reads a 16-bit
+tensor, writes it as fp32, normalizes and is cast back by the next matmul. Pure 16-bit weights run them on 16-bit
+tensors, PyTorch's kernels adding up in fp32 inside, and spare these casts (MosaicML's "low-precision norms"). On a CPU
+autocast leaves norms in the type that they are given (torch 2.13). The evidence has what the trace showed; a norm that
+a compiler or a fused kernel took over has no operator to show.
+
 The price is rounding: see output_error and gradient_error.
 """
 
@@ -32,6 +38,7 @@ _AUTOCAST = {"bf16_amp": torch.bfloat16, "fp16_amp": torch.float16}
 # cuBLAS and cuDNN kernels that compute in tf32 carry it in their names (s1688 is the tf32 MMA shape).
 TF32_KERNELS = r"tf32|s1688"
 # Not aten::linear and aten::conv2d: under autocast they still see the fp32 input that they are about to cast.
+_NORM = re.compile(r"aten::native_(group|layer)_norm$")
 _MATMUL = re.compile(r"aten::(convolution|addmm|mm|bmm|baddbmm)$")
 
 
@@ -72,15 +79,21 @@ def dtype_in_trace(choice: str) -> str | None:
 
 
 def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str | None]:
-    """Input types of the matmuls and convolutions; CUDA graphs replay without operators, so none are seen there."""
-    types = Counter(
-        args[0]
-        for op in trace.found.ops
-        if _MATMUL.search(op.event.name) and (args := op.event.args.input_type) and op.phase != "optimizer"
-    )
+    """Input types of the matmuls and convolutions, and of the norms; graphs replay without operators to see."""
+    types = _input_types(trace, _MATMUL)
     seen = {"matmul_input_types": dict(types)}
+    if norms := _input_types(trace, _NORM):
+        seen["norm_input_types"] = dict(norms)
     expected = dtype_in_trace(evidence.choice) or "float"
     if not types:
         return seen, None
     share = types[expected] / types.total()
     return seen, "" if share >= 0.9 else f"only {share:.0%} of the matmuls and convolutions take {expected}"
+
+
+def _input_types(trace: Trace, operators: re.Pattern[str]) -> Counter[str]:
+    return Counter(
+        args[0]
+        for op in trace.found.ops
+        if operators.search(op.event.name) and (args := op.event.args.input_type) and op.phase != "optimizer"
+    )

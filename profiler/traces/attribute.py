@@ -216,3 +216,23 @@ def busy_ns(intervals: Iterable[tuple[int, int]]) -> int:
         elif end > reached:
             total, reached = total + end - reached, end
     return total
+
+
+def gaps_ns(kernels: Iterable[Kernel], phase: str) -> list[int]:
+    """How long the GPU did nothing between one run of a phase's kernels and the next in the same step.
+
+    What ran in between (a sampler's own arithmetic) is no idle time. Empty where there are no kernels of a GPU.
+    """
+    gaps = list[int]()
+    ended: tuple[int, int] | None = None  # the step, and when the phase's last kernel was done
+    between: list[tuple[int, int]] = []
+    for kernel in sorted((k for k in kernels if k.stream is not None), key=lambda kernel: kernel.start_ns):
+        if kernel.phase != phase:
+            between.append((kernel.start_ns, kernel.duration_ns))
+            continue
+        if ended and between and ended[0] == kernel.step:
+            gaps.append(max(0, kernel.start_ns - ended[1] - busy_ns(between)))
+        end = kernel.start_ns + kernel.duration_ns
+        ended = (kernel.step, max(end, ended[1]) if ended and ended[0] == kernel.step else end)
+        between = []
+    return gaps

@@ -20,7 +20,7 @@ FILES = {"record.json", "kernels.parquet", "ops.parquet", "memory.parquet"}
 ON_A_GPU_ONLY = {
     "host_enqueue_ms", "gpu_busy_ms", "gpu_busy_share", "peak_reserved_gib", "peak_device_gib", "datasheet_tflops",
     "mfu", "step_energy_j", "sample_energy_j", "mean_power_w", "mean_sm_clock_mhz", "max_temperature_c", "loss_scale",
-    "num_skipped_steps", "compile_s", "warm_compile_s", "recompute_ms",
+    "num_skipped_steps", "host_gap_ms", "compile_s", "warm_compile_s", "recompute_ms",
 }  # fmt: skip
 OF_TRAINING = {
     "forward_ms", "backward_ms", "optimizer_ms", "gradients_gib", "optimizer_state_gib", "loss", "gradient_error",
@@ -54,11 +54,13 @@ def test_a_run_on_a_cpu_is_done_and_complete(tmp_path: Path, mode: str) -> None:
     place = SweepPlace(sweep_id="s", name="quick", position=2, num_jobs=8)
     record = run(tmp_path, work, sweep=place, progress=lambda stage, detail: stages.append(stage))
     assert (record.status, record.cause, record.traceback) == ("done", "", "")
+    curve = ["curve"] if mode == "train" else []
     assert stages == [
-        "build", "apply", "first_call", "fidelity", "warm_up", "time", "energy", "memory", "trace", "verify", "write",
+        "build", "apply", "first_call", "fidelity", *curve, "warm_up", "time", "energy", "memory", "trace", "verify",
+        "write",
     ]  # fmt: skip
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == FILES | {record.trace_file}
+    assert files == FILES | {record.trace_file} | (set() if mode == "inference" else {"curves.parquet"})
     assert Record.read(tmp_path / "run") == record
     assert record.sweep == place
     assert {e.family: e.confirmed for e in record.evidence} == dict.fromkeys(FAMILIES, True) | UNCHECKED[mode]

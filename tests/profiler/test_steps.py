@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from profiler.combo import Combo
-from profiler.steps import PHASES, guides, make_step, no_phase, train_step
+from profiler.sampling import guides
+from profiler.steps import PHASES, make_step, no_phase, train_step
 from profiler.subject import Subject
 from tests.support.unets import inputs_of, subject, workload
 
@@ -78,8 +78,3 @@ def test_guidance_moves_away_from_the_empty_prompt() -> None:
     assert torch.allclose(first, make_step(made)(batch, no_phase), atol=1e-5)
     guided, _ = subject(workload(mode="sample", guidance_scale=7.5))
     assert not torch.allclose(first, make_step(guided)(batch, no_phase), atol=1e-2)
-
-
-def test_sampling_keeps_the_subjects_dtype() -> None:
-    made, _ = subject(workload(mode="sample"), Combo(precision="bf16"))
-    assert make_step(made)(inputs_of(made)[0], no_phase).dtype is torch.bfloat16

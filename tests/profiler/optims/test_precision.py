@@ -23,6 +23,8 @@ def test_the_trace_bears_the_choice_out(kind: str, mode: str, choice: Any, seen:
     found = verify(evidence[0], trace(made, tmp_path), made)
     assert found.confirmed, found.finding
     assert max(found.observed["matmul_input_types"].items(), key=lambda item: item[1])[0] == seen
+    # What the trace shows of the norms: a CPU's autocast leaves them in 16 bits, where CUDA's makes them fp32.
+    assert set(found.observed["norm_input_types"]) == {seen}
 
 
 @pytest.mark.parametrize(

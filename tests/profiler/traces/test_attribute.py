@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.traces.attribute import attribute, busy_ns
+from profiler.traces.attribute import Kernel, attribute, busy_ns, gaps_ns
 from profiler.traces.parse import read_events
 from tests.support.traces import CHANNELS_LAST, SDPA, event, in_order, kernel, launch, op, phase, step
 
@@ -153,3 +153,18 @@ class TestRecordedTrace:
     def test_all_32_attention_layers_run_the_fused_kernel(self, trace: Path, num_kernels: int, busy_ms: float) -> None:
         kernels = attribute(read_events(trace)).kernels
         assert sum(k.category == "attention" and "native_sdpa" in k.name for k in kernels) == 32
+
+
+def _kernel(start: int, duration: int, phase: str | None, step: int = 0, stream: int | None = 7) -> Kernel:
+    return Kernel(step, start, duration, "k", "other", stream, None, None, phase)
+
+
+def test_gaps_are_idle_time_between_two_forwards() -> None:
+    loop = [
+        *(_kernel(0, 10, "forward"), _kernel(15, 5, "forward")),  # a gap inside a forward is another matter
+        *(_kernel(30, 4, None), _kernel(32, 4, None)),  # the sampler works for 6 of 30
+        *(_kernel(50, 10, "forward"), _kernel(61, 1, None), _kernel(70, 5, "forward")),
+        *(_kernel(200, 1, "forward", step=1),),  # another image
+    ]
+    assert gaps_ns(loop, "forward") == [30 - 6, 10 - 1]
+    assert gaps_ns([_kernel(0, 1, "forward", stream=None)], "forward") == []
