@@ -18,6 +18,7 @@ Checkpointing = Literal["none", "full", "selective", "alternate"]
 Optimizer = Literal["adamw", "adamw_foreach", "adamw_fused", "adamw_8bit"]
 Compilation = Literal["eager", "regional", "default", "reduce_overhead", "max_autotune"]
 CudaGraphs = Literal["off", "whole_step"]
+Quantization = Literal["none", "fp8", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +42,13 @@ class Combo:
     memory_format: MemoryFormat = field(
         default="contiguous",
         metadata={"help": "Layout of images and convolution weights: NCHW or NHWC (channels_last)."},
+    )
+    quantization: Quantization = field(
+        default="none",
+        metadata={
+            "help": "Linear layers multiply in 8 bits (torchao, scales of rows found at every call): fp8 for inference "
+            "and training in bf16, int8 for inference. Slow without a compiler."
+        },
     )
     checkpointing: Checkpointing = field(
         default="none",
@@ -261,6 +269,37 @@ def _why_not_graphs(combo: Combo, workload: Workload, machine: Machine) -> str |
     return None
 
 
+def _why_not_quantization(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    choice, label = combo.quantization, f"quantization={combo.quantization}"
+    if choice == "none":
+        return None
+    if choice == "int8" and workload.mode == "train":
+        return f"{label} has no backward in torchao: choose fp8, or mode=inference"
+    if choice == "fp8" and workload.device == "cpu":
+        return f"{label} needs CUDA: torchao serves no fp8 on a CPU; choose int8"
+    if reason := _why_no_package(label, "torchao", "0.18", "'torchao>=0.18,<0.19'", machine):
+        return reason
+    least = (8, 9) if choice == "fp8" else (8, 0)
+    if workload.device == "cuda" and machine.compute_capability < least:
+        name = "8.9 (Ada)" if choice == "fp8" else "8.0 (Ampere)"
+        return f"{label} needs compute capability {name} or newer, this GPU has {machine.capability_text}"
+    return _why_not_quantized_precision(combo, workload)
+
+
+def _why_not_quantized_precision(combo: Combo, workload: Workload) -> str | None:
+    label, is_training = f"quantization={combo.quantization}", workload.mode == "train"
+    if combo.quantization == "fp8":
+        wanted = ("bf16", "bf16_amp") if is_training else ("bf16",)
+        if combo.precision not in wanted:
+            return f"{label} multiplies into bf16: choose precision={' or '.join(wanted)}"
+        return None
+    if combo.precision in ("bf16_amp", "fp16_amp"):
+        return f"{label} is not seen by autocast, which leaves its inputs in fp32: choose precision=bf16"
+    if combo.cuda_graphs != "off" and combo.compilation == "eager":
+        return f"{label} without a compiler reads from the GPU, which no graph records: choose compilation=default"
+    return None
+
+
 def _why_not_optimizer(combo: Combo, workload: Workload, machine: Machine) -> str | None:
     label = f"optimizer={combo.optimizer}"
     if combo.optimizer != "adamw_8bit":
@@ -283,6 +322,7 @@ _RULES = (
     _why_not_mode,
     _why_not_attention,
     _why_not_precision,
+    _why_not_quantization,
     _why_not_optimizer,
     _why_not_compile,
     _why_not_graphs,

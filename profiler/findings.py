@@ -60,7 +60,9 @@ def note_fidelity(
         found.metrics |= {name: error, f"{name}_eager": eager}
         if error is not None and eager:
             found.metrics[f"{name}_ratio"] = error / eager
-        if numerics.is_wrong(error, eager, combo.precision) and not found.wrong:
+        if combo.quantization != "none":
+            _judge_8_bits(name, error, reference.simulated_error(combo, name), combo, found)
+        elif numerics.is_wrong(error, eager, combo.precision) and not found.wrong:
             limit = "at most 1e-3" if combo.precision in ("fp32", "tf32") else "finite"
             against = (
                 f"plain eager in {combo.precision} has {eager:.2e}" if eager is not None else f"it must be {limit}"
@@ -71,6 +73,19 @@ def note_fidelity(
             "worst_gradient": errors.worst_gradient[0],
             "worst_gradient_error": _finite(errors.worst_gradient[1]),
         }
+
+
+def _judge_8_bits(name: str, error: float | None, simulated: float | None, combo: Combo, found: Findings) -> None:
+    found.reference[f"simulated_{name}"] = simulated
+    limit = f"it must be at most {numerics.QUANTIZED_LIMIT}"
+    if error is not None and simulated is None:
+        found.notes.append(
+            f"the reference holds no simulated {combo.quantization} of {combo.precision}: {name} was held to {limit}; "
+            "delete its folder in references/ for the tighter check"
+        )
+    if numerics.is_wrong_in_8_bits(error, simulated) and not found.wrong:
+        against = f"simulated {combo.quantization} has {simulated:.2e}" if simulated is not None else limit
+        found.wrong = f"{name} is {error:.2e}; {against}"
 
 
 def note_times(timing: measure.Timing, workload: Workload, found: Findings) -> None:

@@ -3,7 +3,9 @@
 The reference is plain eager math attention in fp64, or strict fp32 where fp64 does not fit the device, with the same
 weights and the first samples of the same inputs. It is made once per workload, together with the error of plain eager
 at every precision that the device has: a candidate's error is judged relative to that, as FlashAttention's
-own tests (at most twice the error of plain PyTorch in the same dtype, plus a small absolute tolerance).
+own tests (at most twice the error of plain PyTorch in the same dtype, plus a small absolute tolerance). 8-bit layers
+round more than any precision: their yardstick is plain eager with the same layers' products rounded to 8 bits by
+profiler/optims/simulated.py.
 
 Gradients are compared on a fixed random sample of up to 16,384 elements of each parameter (all of a smaller one),
 weighted back to the parameter's size, so that a reference of SD1.5 is 45 MB and not 3.4 GB.
@@ -24,8 +26,11 @@ from torch import Tensor, nn
 from profiler import dropout, zoo
 from profiler.combo import BASELINE, Combo, choices, why_not
 from profiler.environment import probe
+from profiler.machine import Machine
 from profiler.memory import GIB
 from profiler.optims import apply_all
+from profiler.optims.quantization_layers import choose
+from profiler.optims.simulated import simulate
 from profiler.record import write_json
 from profiler.replay import Replay
 from profiler.steps import forward, make_step, no_phase, scale
@@ -36,6 +41,7 @@ GRADIENT_SAMPLE = 16_384
 MAX_RATIO = 2.0
 TOLERANCE = 1e-5  # below this relative error, a ratio of two errors is a ratio of two roundings
 FP32_LIMIT = 1e-3  # tf32's own rounding; where plain eager's error is unknown
+QUANTIZED_LIMIT = 0.3  # for 8 bits whatever the yardstick says: a wrong scale in every layer is beyond it
 REFERENCE_VERSION = 1
 REFERENCE_FILE, TENSOR_FILE = "reference.json", "reference.safetensors"
 
@@ -148,9 +154,17 @@ def is_wrong(error: float | None, eager_error: float | None, precision: str) -> 
     return not error <= FP32_LIMIT if precision in ("fp32", "tf32") else not math.isfinite(error)
 
 
+def is_wrong_in_8_bits(error: float | None, simulated: float | None) -> bool:
+    """The same for quantized layers: at most twice the error of the simulation, and always within QUANTIZED_LIMIT."""
+    if error is None:
+        return False
+    limit = QUANTIZED_LIMIT if simulated is None else min(QUANTIZED_LIMIT, MAX_RATIO * simulated + TOLERANCE)
+    return not error <= limit
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A stored reference: tensors, and the errors of plain eager at every precision."""
+    """A stored reference: tensors, the errors of plain eager at every precision, and of its simulated 8-bit layers."""
 
     fidelity: Fidelity
     sizes: dict[str, int]
@@ -158,6 +172,11 @@ class Reference:
 
     def eager_error(self, precision: str, name: str) -> float | None:
         value = self.facts["eager"].get(precision, {}).get(name)
+        return None if value is None else float(value)
+
+    def simulated_error(self, combo: Combo, name: str) -> float | None:
+        """None where the reference is older than quantization, or the device had no use for it."""
+        value = self.facts.get("simulated", {}).get(_simulation(combo), {}).get(name)
         return None if value is None else float(value)
 
 
@@ -202,13 +221,34 @@ def make_reference(workload: Workload, folder: Path, progress: Callable[[str, st
             continue  # it is the reference itself
         progress("reference", f"plain eager in {precision}")
         plain = _plain(zoo.build(workload), workload, precision)
-        errors = compare(plain, reference, sizes)
-        eager[precision] = {
-            "output_error": _finite(errors.output_error),
-            "gradient_error": _finite(errors.gradient_error),
-            "latents_error": latents_errors(plain, reference),
-        }
-    _write(folder, reference, workload, dtype, {"fingerprint": marks, "sizes": sizes, "eager": eager})
+        errors = _finite_errors(compare(plain, reference, sizes))
+        eager[precision] = errors | {"latents_error": latents_errors(plain, reference)}
+    simulated = {}
+    for combo in _quantized_combos(workload, machine):
+        progress("reference", f"simulated {_simulation(combo)}")
+        found = _plain(zoo.build(workload), workload, combo.precision, quantization=combo.quantization)
+        simulated[_simulation(combo)] = _finite_errors(compare(found, reference, sizes))
+    errors_of = {"eager": eager, "simulated": simulated}
+    _write(folder, reference, workload, dtype, {"fingerprint": marks, "sizes": sizes} | errors_of)
+
+
+def _quantized_combos(workload: Workload, machine: Machine) -> list[Combo]:
+    """Each precision with each kind of 8-bit layers that it may have here, now or once torchao is installed."""
+    machine = replace(machine, packages=machine.packages | {"torchao": "0.18.0"})
+    combos = [
+        Combo(precision=precision, quantization=kind)  # type: ignore[arg-type]
+        for kind in choices("quantization")[1:]
+        for precision in choices("precision")
+    ]
+    return [combo for combo in combos if why_not(combo, workload, machine) is None]
+
+
+def _simulation(combo: Combo) -> str:
+    return f"{combo.precision} {combo.quantization}"
+
+
+def _finite_errors(errors: Errors) -> dict[str, float | None]:
+    return {name: _finite(getattr(errors, name)) for name in ("output_error", "gradient_error")}
 
 
 def fingerprint(unet: UNet) -> str:
@@ -220,12 +260,16 @@ def fingerprint(unet: UNet) -> str:
     return f"{crc:08x}"
 
 
-def _plain(unet: UNet, workload: Workload, precision: str, dtype: torch.dtype | None = None) -> Fidelity:
-    """Plain eager math attention at one precision, or in a given dtype."""
+def _plain(
+    unet: UNet, workload: Workload, precision: str, dtype: torch.dtype | None = None, quantization: str = "none"
+) -> Fidelity:
+    """Plain eager math attention at one precision, or in a given dtype; with simulated 8-bit layers if asked."""
     subject = Subject(unet=unet.train(workload.mode == "train"), workload=workload, call=unet)
     subject, _ = apply_all(subject, Combo(precision=precision))  # type: ignore[arg-type]
     if dtype is not None:
         subject = replace(subject, dtype=dtype, unet=subject.unet.to(dtype))
+    if quantization != "none":
+        simulate(choose(subject.unet, workload).chosen.values(), quantization)
     inputs = cast_inputs(make_inputs(unet, workload, batch=workload.batch), subject.dtype, subject.memory_format)
     latents: list[Tensor] = []
     # keeps_text: the reference owes nothing to what a candidate spares itself

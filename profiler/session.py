@@ -146,6 +146,7 @@ def _run(
 
     progress("apply", combo.label)
     subject, found.evidence = apply_all(Subject(unet=unet, workload=workload, call=unet), combo)
+    found.notes += [str(evidence.facts["note"]) for evidence in found.evidence if "note" in evidence.facts]
     plain = [make_inputs(unet, workload, batch=workload.batch, draw=draw) for draw in range(NUM_INPUTS)]
     inputs = [cast_inputs(batch, subject.dtype, subject.memory_format) for batch in plain]
     step = CountedStep(make_step(subject))

@@ -33,6 +33,7 @@ class Subject:
     dtype: torch.dtype = torch.float32  # of weights and inputs
     autocast: torch.dtype | None = None
     memory_format: torch.memory_format = torch.contiguous_format
+    quantized: dict[str, torch.Tensor] = field(default_factory=dict)  # 8-bit layer -> norms of its weight's rows before
     optimizer: torch.optim.Optimizer | None = None
     scaler: torch.amp.GradScaler | None = None
     uses_graphs: bool = False  # CUDA graphs replay: the trace holds kernels without operators

@@ -5,7 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from profiler.combo import Combo
-from profiler.optims import attention, checkpointing, compilation, cuda_graphs, memory_format, optimizer, precision
+from profiler.optims import (
+    attention,
+    checkpointing,
+    compilation,
+    cuda_graphs,
+    memory_format,
+    optimizer,
+    precision,
+    quantization,
+)
 from profiler.record import Evidence
 from profiler.subject import Subject
 from profiler.tracing import Trace
@@ -30,6 +39,8 @@ FAMILY: dict[str, Family] = {
     "memory_format": Family(memory_format.apply, memory_format.check),
     # on the plain modules, before anything wraps them
     "attention": Family(attention.apply, attention.check),
+    # on the layers that are left, in the dtype that they have; before anything refers to their parameters
+    "quantization": Family(quantization.apply, quantization.check),
     # inside the compiled region, so that the compiler sees it
     "checkpointing": Family(checkpointing.apply, checkpointing.check),
     # needs the final parameters

@@ -31,7 +31,8 @@ _BY_OPERATOR = tuple(
         ("norm", r"(group|layer|batch|rms)_?norm"),
         (
             "gemm",
-            r"aten::(mm|addmm|bmm|baddbmm|matmul|linear|mkldnn_linear)\b|mkl_linear|linear_pointwise|(mm|linear)Backward",
+            r"aten::(mm|addmm|bmm|baddbmm|matmul|linear|mkldnn_linear|_int_mm|_scaled_mm(_v2)?)\b|mkl_linear"
+            r"|linear_pointwise|(mm|linear)Backward",
         ),
     )
 )
@@ -48,11 +49,12 @@ _BY_KERNEL = tuple(
             r"group_?norm|layer_?norm|batch_?norm|bn_fw|bn_bw|RowwiseMoments|GammaBeta|rms_?norm"
             r"|ComputeFused|InternalGradients|BackwardFusedParams",
         ),
-        ("reduction", r"reduce_kernel|cub::|aten::(sum|mean|amax|norm|linalg_vector_norm)"),
+        ("reduction", r"reduce_kernel|cub::|aten::(sum|mean|amin|amax|norm|linalg_vector_norm)"),
         (
             "elementwise",
             r"elementwise|vectorized|pointwise|upsample|_foreach_|random|distribution|arange"
-            r"|aten::(add|mul|div|sub|silu|gelu|sigmoid|fill|zero|exp|sin|cos|pow|sqrt|lerp|addcdiv|addcmul|rsub|neg|mse_loss)",
+            r"|aten::(add|mul|div|sub|silu|gelu|sigmoid|fill|zero|exp|sin|cos|pow|sqrt|lerp|addcdiv|addcmul|rsub|neg|mse_loss"
+            r"|round|clamp|reciprocal|minimum|maximum)",
         ),
     )
 )  # fmt: skip

@@ -154,6 +154,16 @@ def _half_of_the_regions(subject: Subject, real: Apply) -> Subject:
     return made
 
 
+def _half_in_8_bits(subject: Subject, real: Apply) -> Subject:
+    """torchao converts every second layer of those that were promised, without a word."""
+    plain = copy.deepcopy(subject.unet)
+    made = real("int8")
+    for name in list(made.quantized)[::2]:
+        parent, _, own = name.rpartition(".")
+        setattr(made.unet.get_submodule(parent), own, plain.get_submodule(name))
+    return made
+
+
 HALVES: dict[str, tuple[str, str, Broken, Workload]] = {
     "attention": ("attention", "sdpa_flash", _attends_by_half, TRAIN),
     "attention is skipped": ("attention", "sdpa_flash", _skips_half_of_attention, TRAIN),
@@ -162,6 +172,7 @@ HALVES: dict[str, tuple[str, str, Broken, Workload]] = {
     "memory_format": ("memory_format", "channels_last", _half_of_the_layout, TRAIN),
     "checkpointing": ("checkpointing", "full", lambda subject, real: real("alternate"), TRAIN),
     "checkpointing keeps nothing": ("checkpointing", "selective", lambda subject, real: real("full"), TRAIN),
+    "quantization": ("quantization", "int8", _half_in_8_bits, INFERENCE),
     "optimizer": ("optimizer", "adamw_fused", _half_of_the_parameters, TRAIN),
     "compilation": ("compilation", "default", _half_of_the_network, SMALLEST),
     "regional": ("compilation", "regional", _half_of_the_regions, SMALLEST),
@@ -199,6 +210,19 @@ def _wrong_softmax_scale(subject: Subject, real: Apply) -> Subject:
     return made
 
 
+def _with_scales(change: Callable[[torch.Tensor], torch.Tensor], layers: slice) -> Broken:
+    """Scales of 8-bit weights that are not those that their numbers were made with."""
+
+    def broken(subject: Subject, real: Apply) -> Subject:
+        made = real("int8")
+        for name in list(made.quantized)[layers]:
+            weight: Any = made.unet.get_submodule(name).weight
+            weight.scale = change(weight.scale)
+        return made
+
+    return broken
+
+
 def _wrong_learning_rate(subject: Subject, real: Apply) -> Subject:
     made = real("adamw_fused")
     assert made.optimizer is not None
@@ -228,12 +252,18 @@ def _first_on_a_cpu(family: str) -> str | None:
     return None
 
 
+SCALES: dict[str, Broken] = {
+    "twice the scale in one layer": _with_scales(lambda scale: scale * 2, slice(3, 4)),
+    "the mean of all rows' scales": _with_scales(lambda scale: scale.mean() * torch.ones_like(scale), slice(None)),
+}
 WRONG: dict[str, tuple[str, str, Broken, Workload | None]] = {
     "softmax scale": ("attention", "sdpa", _wrong_softmax_scale, TRAIN),
     "recomputation": ("checkpointing", "full", _wrong_recomputation, TRAIN),
     "learning rate": ("optimizer", "adamw_fused", _wrong_learning_rate, TRAIN),
     "compiled": ("compilation", "default", _scaled("default"), SMALLEST),
-} | {
+}
+WRONG |= {f"8-bit weights have {fault}": ("quantization", "int8", broken, None) for fault, broken in SCALES.items()}
+WRONG |= {
     f"output scale {family}": (family, choice, _scaled(choice), None)
     for family in FAMILY
     if family not in ("compilation", "optimizer") and (choice := _first_on_a_cpu(family))

@@ -21,6 +21,9 @@ STALE_GPU = replace(FULL_GPU, packages=FULL_GPU.packages | {"xformers": "0.0.29.
 BARE_GPU = replace(FIXTURE_GPU, packages={})
 AO_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"torchao": "0.18.0"})
 GRAPH = {"cuda_graphs": "whole_step"}
+INT8, FP8 = {"quantization": "int8"}, {"quantization": "fp8"}
+OLD_AO_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"torchao": "0.17.0"})
+AO_AMPERE_GPU = replace(AO_GPU, gpu_name="Fixture Ampere", compute_capability=(8, 0))
 NO_COMPILER = replace(FIXTURE_CPU, has_cxx_compiler=False)
 
 
@@ -106,6 +109,15 @@ def test_an_unknown_family_is_answered_with_the_families() -> None:
         ),
         (GRAPH | {"precision": "fp16_amp"}, "train", "cuda", FULL_GPU, "loss scaling", "choose precision=bf16_amp"),
         (GRAPH | {"optimizer": "adamw_8bit"}, "train", "cuda", AO_GPU, "torchao's optimizer", "adamw_fused"),
+        (INT8, "train", "cuda", AO_GPU, "no backward in torchao", "choose fp8, or mode=inference"),
+        (INT8, "inference", "cpu", FIXTURE_CPU, "needs the package torchao", "pip install 'torchao>=0.18,<0.19'"),
+        (INT8, "inference", "cuda", OLD_AO_GPU, "here is 0.17.0", "pip install --upgrade 'torchao"),
+        (INT8 | {"precision": "bf16_amp"}, "sample", "cuda", AO_GPU, "not seen by autocast", "choose precision=bf16"),
+        (INT8 | GRAPH, "inference", "cuda", AO_GPU, "reads from the GPU", "choose compilation=default"),
+        (FP8, "inference", "cpu", FIXTURE_CPU, "no fp8 on a CPU", "choose int8"),
+        (FP8 | {"precision": "bf16"}, "inference", "cuda", AO_AMPERE_GPU, "this GPU has 8.0", "8.9 (Ada) or newer"),
+        (FP8 | {"precision": "bf16_amp"}, "inference", "cuda", AO_GPU, "into bf16", "choose precision=bf16"),
+        (FP8, "train", "cuda", AO_GPU, "into bf16", "choose precision=bf16 or bf16_amp"),
     ],
 )
 def test_an_impossible_choice_names_its_reason_and_remedy(
@@ -129,6 +141,22 @@ def test_what_is_possible_in_training(device: Any, machine: Machine, possible: d
     work = Workload(model="tiny", mode="train", device=device)
     found = {f: sum(why_not(Combo.from_dict({f: c}), work, machine) is None for c in choices(f)) for f in possible}
     assert found == possible
+
+
+@pytest.mark.parametrize(
+    ("combo", "mode"),
+    [
+        (INT8, "inference"),
+        (INT8 | {"precision": "fp16", "compilation": "reduce_overhead"}, "sample"),
+        (INT8 | GRAPH | {"compilation": "default"}, "inference"),
+        (FP8 | {"precision": "bf16"}, "inference"),
+        (FP8 | GRAPH | {"precision": "bf16"}, "inference"),
+        (FP8 | {"precision": "bf16_amp", "compilation": "default", "optimizer": "adamw_8bit"}, "train"),
+        (FP8 | {"precision": "bf16", "checkpointing": "full"}, "train"),
+    ],
+)
+def test_8_bits_go_with_the_rest(combo: dict[str, str], mode: Any) -> None:
+    assert why_not(Combo.from_dict(combo), Workload(model="tiny", mode=mode), AO_GPU) is None
 
 
 @pytest.mark.parametrize("attention", choices("attention"))
@@ -156,7 +184,7 @@ def test_an_attention_that_compiles_counts_as_compiling() -> None:
 def test_every_pair_of_choices_gets_an_answer_in_words() -> None:
     singles = [{f: c} for f in FAMILIES for c in choices(f)]
     pairs = itertools.combinations_with_replacement(singles, 2)
-    machines = (FIXTURE_CPU, FULL_GPU, OLD_GPU, BARE_GPU, NO_COMPILER)
+    machines = (FIXTURE_CPU, FULL_GPU, OLD_GPU, BARE_GPU, NO_COMPILER, AO_GPU)
     for (first, second), mode, machine in itertools.product(pairs, MODES, machines):
         for device in ("cpu", "cuda"):
             said = why_not(Combo.from_dict(first | second), Workload(mode=mode, device=device), machine)  # type: ignore[arg-type]

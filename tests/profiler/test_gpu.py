@@ -195,6 +195,32 @@ def test_a_run_of_a_recorded_step_is_done(compilation: Any, tmp_path: Path) -> N
     assert {e.family for e in record.evidence if e.confirmed} >= {"attention", "optimizer", "cuda_graphs"}
 
 
+@pytest.mark.parametrize(
+    ("mode", "combo"),
+    [
+        ("inference", Combo(quantization="fp8", precision="bf16")),
+        ("inference", Combo(quantization="int8", precision="bf16")),
+        ("inference", Combo(quantization="fp8", precision="bf16", cuda_graphs="whole_step")),
+        ("inference", Combo(quantization="fp8", precision="bf16", compilation="default")),
+        ("inference", Combo(quantization="int8", precision="bf16", compilation="default")),
+        ("train", Combo(quantization="fp8", precision="bf16_amp", compilation="default")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.label.replace(" · ", "-"),
+)
+def test_a_run_in_8_bits_is_done(mode: Any, combo: Combo, tmp_path: Path) -> None:
+    """tiny at 128 px: 256 rows a sample above, 64 in the middle."""
+    work = Workload(model="tiny", mode=mode, batch=4, device="cuda", min_samples=5, min_seconds=0.1)
+    _skip_if_impossible(combo, work)
+    numerics.make_reference(work, tmp_path / "references" / work.reference_key, lambda stage, detail: None)
+    record = profile(combo, work, tmp_path / "run", run_id="run", references=tmp_path / "references")
+    assert (record.status, record.cause) == ("done", "")
+    found = next(one for one in record.evidence if one.family == "quantization")
+    assert found.confirmed, found.finding
+    assert found.facts["num_quantized"] == 32
+    assert (record.metrics.output_error or 1) <= 2 * record.reference["simulated_output_error"]
+    assert any("compilation=default" in note for note in record.notes) is (combo.compilation == "eager")
+
+
 def test_every_kernel_of_a_training_step_is_attributed(tmp_path: Path) -> None:
     made, _ = subject(workload("tiny", mode="train", device="cuda"), Combo(precision="bf16_amp", attention="sdpa"))
     traced: tracing.Trace = trace(made, tmp_path)
