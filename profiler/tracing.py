@@ -14,15 +14,24 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import nn
+from torch._C._profiler import _RecordFunctionFast
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
+from torch.utils.hooks import RemovableHandle
 
 from profiler.clock import Clock
 from profiler.memory import Held, gradient_storages
 from profiler.steps import Step
 from profiler.subject import Inputs, Subject
-from profiler.traces.attribute import PHASE, RECOMPUTE, STEP, Attribution, Kernel, attribute, busy_ns, gaps_ns
-from profiler.traces.parse import Event, read_events
+from profiler.traces.attribute import Attribution, attribute
+from profiler.traces.gaps import phase_gaps_ns
+from profiler.traces.intervals import Union
+from profiler.traces.objects import Found
+from profiler.traces.phases import PHASES
+from profiler.traces.read import read_trace
+from profiler.traces.tables import kernel_table, op_table
 from profiler.traces.timeline import CATEGORIES, Point, build_timeline
+from profiler.traces.words import MODULE, PHASE, RECOMPUTE, STEP
 
 TRACED_STEPS = 1
 TRACE_SUFFIX = ".pt.trace.json.gz"  # what TensorBoard's profiler plugin looks for, and Perfetto opens
@@ -32,38 +41,41 @@ TRACE_SUFFIX = ".pt.trace.json.gz"  # what TensorBoard's profiler plugin looks f
 class Trace:
     """One traced pass, read back."""
 
-    events: list[Event]
-    found: Attribution
+    found: Found  # its operators and kernels one by one
     timeline: list[Point]
     step_ms: float  # median traced step, profiler's slow-down included
 
     @property
+    def attribution(self) -> Attribution:
+        """The same in columns."""
+        return self.found.attribution
+
+    @property
     def num_steps(self) -> int:
-        return len(self.found.steps)
+        return self.attribution.num_steps
 
     @property
     def num_kernels(self) -> float:
-        return len(self.found.kernels) / self.num_steps
+        return len(self.attribution.traced) / self.num_steps
 
     @property
     def busy_ms(self) -> float:
         """Union of all device work, per step."""
-        per_step = [
-            busy_ns((k.start_ns, k.duration_ns) for k in self.found.kernels if k.step == step)
-            for step in range(self.num_steps)
-        ]
-        return statistics.median(per_step) / 1e6
+        work = self.attribution.traced
+        rows = [work.take(work.step == step) for step in range(self.num_steps)]
+        return statistics.median(Union.of(one.start_ns, one.end_ns).total_ns for one in rows) / 1e6
 
     @property
     def recompute_ms(self) -> float | None:
         """Kernel time of checkpointing's second forward per step; None where nothing was marked as recomputed."""
-        again = [kernel.duration_ns for kernel in self.found.kernels if kernel.phase == RECOMPUTE]
-        return sum(again) / self.num_steps / 1e6 if again else None
+        work = self.attribution.traced
+        again = work.duration_ns[work.phase == self.attribution.phases.names.index(RECOMPUTE)]
+        return int(again.sum()) / self.num_steps / 1e6 if len(again) else None
 
     @property
     def host_gap_ms(self) -> float | None:
         """GPU idle between the last kernel of one forward and the first of the next; median over a sampling loop."""
-        gaps = gaps_ns(self.found.kernels, "forward")
+        gaps = phase_gaps_ns(self.attribution.traced, PHASES.index("forward")).tolist()
         return statistics.median(gaps) / 1e6 if gaps else None
 
     @property
@@ -72,15 +84,11 @@ class Trace:
 
     def names(self) -> Counter[str]:
         """How often each kernel, operator, range and launching call occurs in the traced steps."""
-        names = Counter(kernel.name for kernel in self.found.kernels)
-        names.update(op.event.name for op in self.found.ops)
-        names.update(self.found.launches)
-        first, last = self.found.steps[0].start_ns, self.found.steps[-1].end_ns
-        names.update(
-            event.name
-            for event in self.events
-            if event.category == "user_annotation" and first <= event.start_ns <= last
-        )
+        names, trace = Counter(self.found.launches), self.attribution.trace
+        inside = self.attribution.steps.at(trace.ranges.start_ns) >= 0
+        ops = trace.ops.name[self.attribution.op_step >= 0]
+        for codes in (self.attribution.traced.name, ops, trace.ranges.name[inside]):
+            names.update(trace.names[code] for code in codes.tolist())
         return names
 
 
@@ -102,6 +110,36 @@ class _Phases:
             self.gradients |= set(gradient_storages(self.subject))
 
 
+@contextmanager
+def _module_ranges(subject: Subject) -> Iterator[None]:
+    """A range around each call of a module. Eager only: hooks make a compiler start anew, and a replay calls nothing.
+
+    The fast kind of range costs 2 microseconds; record_function costs 20 and goes through checkpointing's dispatch.
+    """
+    is_eager = subject.combo.compilation == "eager" and not subject.uses_graphs
+    modules = subject.unet.named_modules() if is_eager else ()
+    handles = [handle for name, module in modules for handle in _hooked(name, module)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hooked(name: str, module: nn.Module) -> tuple[RemovableHandle, RemovableHandle]:
+    calls: list[_RecordFunctionFast] = []
+
+    def enter(module: nn.Module, inputs: object) -> None:
+        calls.append(_RecordFunctionFast(MODULE + name))
+        calls[-1].__enter__()
+
+    def leave(module: nn.Module, inputs: object, output: object) -> None:
+        calls.pop().__exit__(None, None, None)
+
+    # always_call: recomputation leaves a module by an exception as soon as it has what it needs
+    return module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)
+
+
 def trace_steps(
     subject: Subject, step: Step, inputs: Sequence[Inputs], clock: Clock, *, held: Held, file: Path
 ) -> Trace:
@@ -121,7 +159,7 @@ def trace_steps(
         for index in range(1 + TRACED_STEPS):
             clock.synchronize()
             start = clock.mark()
-            with record_function(STEP):
+            with record_function(STEP), _module_ranges(subject):
                 step(inputs[index % len(inputs)], phases.phase)
                 clock.synchronize()
             end = clock.mark()
@@ -130,54 +168,19 @@ def trace_steps(
             if index < TRACED_STEPS:
                 profiler.step()
     profiler.export_chrome_trace(str(file))
-    events = read_events(file)
-    found = attribute(events)
+    found = attribute(read_trace(file))
+    if not any(name == STEP for name in found.trace.names):
+        raise RuntimeError(f"the trace {file.name} has no {STEP} range: the profiler recorded nothing")
     known = {"parameters": held.parameters, "optimizer_state": held.optimizer_state, "other": held.other}
-    timeline = build_timeline(events, found, known=known, gradients=phases.gradients, on_gpu=on_gpu)
-    return Trace(events=events, found=found, timeline=timeline, step_ms=statistics.median(times[1:]))
+    timeline = build_timeline(found, known=known, gradients=phases.gradients, on_gpu=on_gpu)
+    return Trace(found=Found(found), timeline=timeline, step_ms=statistics.median(times[1:]))
 
 
 def write_tables(trace: Trace, folder: Path) -> None:
     """Write kernels.parquet, ops.parquet and memory.parquet."""
-    _write(_kernel_table(trace.found.kernels), folder / "kernels.parquet")
-    _write(_op_table(trace.found), folder / "ops.parquet")
+    _write(kernel_table(trace.attribution), folder / "kernels.parquet")
+    _write(op_table(trace.attribution), folder / "ops.parquet")
     _write(_memory_table(trace.timeline), folder / "memory.parquet")
-
-
-def _kernel_table(kernels: Sequence[Kernel]) -> pa.Table:
-    return pa.table(
-        {
-            "step": pa.array([k.step for k in kernels], pa.int32()),
-            "start_ns": pa.array([k.start_ns for k in kernels], pa.int64()),
-            "duration_ns": pa.array([k.duration_ns for k in kernels], pa.int64()),
-            "name": _text(k.name for k in kernels),
-            "category": _text(k.category for k in kernels),
-            "stream": pa.array([k.stream for k in kernels], pa.int32()),
-            "correlation": pa.array([k.correlation for k in kernels], pa.int64()),
-            "op": _text(k.op for k in kernels),
-            "phase": _text(k.phase for k in kernels),
-            "module": pa.nulls(len(kernels), pa.string()),
-        }
-    )
-
-
-def _op_table(found: Attribution) -> pa.Table:
-    ops = found.ops
-    return pa.table(
-        {
-            "step": pa.array([op.step for op in ops], pa.int32()),
-            "start_ns": pa.array([op.event.start_ns - found.origin_ns for op in ops], pa.int64()),
-            "duration_ns": pa.array([op.event.duration_ns for op in ops], pa.int64()),
-            "self_ns": pa.array([op.self_ns for op in ops], pa.int64()),
-            "device_self_ns": pa.array([op.device_self_ns for op in ops], pa.int64()),
-            "name": _text(op.event.name for op in ops),
-            "module": pa.nulls(len(ops), pa.string()),
-            "phase": _text(op.phase for op in ops),
-            "shapes": _text(_shapes(op.event.args.input_dims) for op in ops),
-            "flops": pa.nulls(len(ops), pa.int64()),
-            "thread": pa.array([op.event.thread if isinstance(op.event.thread, int) else 0 for op in ops], pa.int64()),
-        }
-    )
 
 
 def _memory_table(timeline: Sequence[Point]) -> pa.Table:
@@ -186,17 +189,6 @@ def _memory_table(timeline: Sequence[Point]) -> pa.Table:
         columns[f"{name}_bytes"] = pa.array([point.alive[name] for point in timeline], pa.int64())
     columns["reserved_bytes"] = pa.array([point.reserved for point in timeline], pa.int64())
     return pa.table(columns)
-
-
-def _text(values: Iterator[str | None]) -> pa.Array:
-    return pa.array(list(values), pa.string()).dictionary_encode()
-
-
-def _shapes(dims: object) -> str | None:
-    """Only the shapes that are not empty, e.g. '2x320x64x64, 320x320x3x3'."""
-    if not isinstance(dims, list):
-        return None
-    return ", ".join("x".join(map(str, dim)) for dim in dims if isinstance(dim, list) and dim) or None
 
 
 def _write(table: pa.Table, file: Path) -> None:

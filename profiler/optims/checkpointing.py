@@ -32,7 +32,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject, UNet
-from profiler.traces.attribute import PHASE, RECOMPUTE
+from profiler.traces.words import PHASE, RECOMPUTE
 from profiler.tracing import Trace
 
 MEMORY_BUDGET = 0.5  # of selective under torch.compile

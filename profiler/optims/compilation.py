@@ -31,7 +31,7 @@ from torch._inductor.utils import clear_caches
 
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject, UNet
-from profiler.traces.attribute import Op
+from profiler.traces.objects import Op
 from profiler.tracing import Trace
 
 _MODES = {

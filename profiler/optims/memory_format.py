@@ -15,7 +15,7 @@ from torch import nn
 
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject
-from profiler.traces.attribute import Op
+from profiler.traces.objects import Op
 from profiler.tracing import Trace
 
 

@@ -1,238 +1,210 @@
-"""Attribute: from a trace's events to one row per kernel and one per operator of the traced steps.
+"""Attribute: each piece of device work to its operator, step, phase and module. All on whole arrays.
 
-A kernel belongs to the operator that was open on the launching thread when it was launched (External id first, then
-nesting in time), and to the phase in which it was launched. On a CPU the operators' self times stand for the kernels.
+A kernel belongs to the operator that the trace names for it (External id), else to the one that was open on the
+launching thread when it was launched. A replayed CUDA graph has one launch for all its kernels, so their operator is
+unknown. On a CPU the operators' self times stand for the kernels.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from profiler.traces.classify import classify
-from profiler.traces.parse import DEVICE_CATEGORIES, LAUNCH_CATEGORIES, Event
+import numpy as np
 
-STEP = "steplens.step"  # record_function ranges that our own traced pass opens
-PHASE = "steplens.phase."
-RECOMPUTE = "recompute"  # the phase of checkpointing's second forward
+from profiler.traces.classify import CATEGORIES, classify
+from profiler.traces.columns import DEVICE_KINDS, Bools, Columns, Ints, Trace
+from profiler.traces.links import find_forwards
+from profiler.traces.modules import Modules, find_modules
+from profiler.traces.nesting import Nesting, nest
+from profiler.traces.phases import PHASES, Phases, find_phases
+from profiler.traces.windows import Windows, find_steps
+from profiler.traces.words import RECOMPUTE
+
+GRAPH_LAUNCHES = ("cudaGraphLaunch", "cuGraphLaunch", "hipGraphLaunch")
 
 
-@dataclass(slots=True)
-class Op:
-    """One operator call with its place in the tree."""
+@dataclass(frozen=True, kw_only=True)
+class Work(Columns):
+    """Device work, in the order of the trace's device rows; on a CPU operators with self time, by their rows.
 
-    event: Event
-    step: int
-    phase: str | None
-    parent: "Op | None" = None
-    children_ns: int = 0
-    device_self_ns: int | None = None
+    category indexes CATEGORIES, phase `Attribution.phases.names`, module `Attribution.modules.paths`; op and launch are
+    rows of `Trace.ops` and `Trace.launches`. -1 is unknown everywhere.
+    """
+
+    row: Ints
+    name: Ints
+    category: Ints
+    op: Ints
+    launch: Ints
+    step: Ints
+    phase: Ints
+    module: Ints
+    stream: Ints
+    device: Ints
+    correlation: Ints
+    in_graph: Ints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """A trace with everything in its place. Rows outside of the steps have step -1."""
+
+    trace: Trace
+    steps: Windows
+    nesting: Nesting  # of the operators
+    op_step: Ints
+    phases: Phases
+    modules: Modules
+    forward: Ints  # each backward operator's forward one, -1 for others
+    launch_step: Ints
+    work: Work
+    on_gpu: bool
 
     @property
-    def self_ns(self) -> int:
-        return self.event.duration_ns - self.children_ns
+    def num_steps(self) -> int:
+        return len(self.steps)
+
+    @property
+    def origin_ns(self) -> int:
+        """Where tables count time from: the first step's start."""
+        return int(self.steps.start_ns[0]) if len(self.steps) else 0
+
+    @cached_property
+    def op_device_ns(self) -> Ints:
+        """Device time of each operator without its children."""
+        found = np.zeros(len(self.trace.ops), np.int64)
+        if self.on_gpu:
+            owned = self.work.op >= 0
+            np.add.at(found, self.work.op[owned], self.work.duration_ns[owned])
+        return found
+
+    @cached_property
+    def traced(self) -> Work:
+        """The work of the steps."""
+        return self.work.take(self.work.step >= 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """One piece of device work (on a CPU: an operator's self time)."""
-
-    step: int
-    start_ns: int
-    duration_ns: int
-    name: str
-    category: str
-    stream: int | None
-    correlation: int | None
-    op: str | None
-    phase: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Attribution:
-    """Everything that the tables of a run folder need; times are from the first traced step's start."""
-
-    origin_ns: int
-    steps: tuple[Event, ...]
-    phases: tuple[Event, ...]
-    ops: tuple[Op, ...]
-    kernels: tuple[Kernel, ...]
-    launches: tuple[str, ...]  # names of the launching calls, e.g. cudaGraphLaunch
+def attribute(trace: Trace) -> Attribution:
+    """Put every row of a trace in its place; a trace without any step counts as one step."""
+    steps, ops = find_steps(trace), trace.ops
+    nesting = nest(ops.thread, ops.start_ns, ops.duration_ns)
+    phases = find_phases(trace, nesting)
+    forward = find_forwards(trace, nesting)
+    forward[phases.of_ops == PHASES.index(RECOMPUTE)] = -1  # it runs inside of some node, which is not its own
+    found = Attribution(
+        trace=trace,
+        steps=steps,
+        nesting=nesting,
+        op_step=steps.at(ops.start_ns),
+        phases=phases,
+        modules=find_modules(trace, forward),
+        forward=forward,
+        launch_step=steps.at(trace.launches.start_ns),
+        work=_no_work(),
+        on_gpu=len(trace.device) > 0,
+    )
+    return replace(found, work=_device_work(found) if found.on_gpu else _host_work(found))
 
 
-class Windows:
-    """Disjoint ranges in time; finds the one that a moment lies in."""
-
-    def __init__(self, ranges: Iterable[Event]) -> None:
-        self.ranges = sorted(ranges, key=lambda event: event.start_ns)
-        self._starts = [event.start_ns for event in self.ranges]
-
-    def at(self, moment_ns: int) -> int | None:
-        index = bisect_right(self._starts, moment_ns) - 1
-        return index if index >= 0 and moment_ns <= self.ranges[index].end_ns else None
-
-
-class Phases:
-    """The phases of a step; recomputation, inside the backward, is one of its own."""
-
-    def __init__(self, ranges: Iterable[Event]) -> None:
-        found = list(ranges)
-        self.outer = Windows(event for event in found if event.name != PHASE + RECOMPUTE)
-        self._inner = Windows(event for event in found if event.name == PHASE + RECOMPUTE)
-
-    def at(self, moment_ns: int) -> str | None:
-        if self._inner.at(moment_ns) is not None:
-            return RECOMPUTE
-        index = self.outer.at(moment_ns)
-        return None if index is None else self.outer.ranges[index].name.removeprefix(PHASE)
-
-
-def attribute(events: Sequence[Event]) -> Attribution:
-    """Build the tables of the traced steps. Raises ValueError when the trace has no step of ours."""
-    annotations = [event for event in events if event.category == "user_annotation"]
-    steps = Windows(event for event in annotations if event.name == STEP)
-    if not steps.ranges:
-        raise ValueError(f"the trace has no {STEP} range: it was not recorded by Steplens' traced pass")
-    phases = Phases(event for event in annotations if event.name.startswith(PHASE))
-    ops = _build_ops(events, steps, phases)
-    launches = {
-        event.args.correlation: event
-        for event in events
-        if event.category in LAUNCH_CATEGORIES and event.args.correlation
-    }
-    device = [event for event in events if event.category in DEVICE_CATEGORIES]
-    kernels = _device_kernels(device, launches, ops, steps, phases) if device else _operator_kernels(ops, steps)
-    in_steps = [event.name for event in launches.values() if steps.at(event.start_ns) is not None]
-    origin = steps.ranges[0].start_ns
-    return Attribution(
-        origin, tuple(steps.ranges), tuple(phases.outer.ranges), tuple(ops), tuple(kernels), tuple(in_steps)
+def _device_work(found: Attribution) -> Work:
+    trace, device = found.trace, found.trace.device
+    launch = _launches(trace)
+    moment = np.where(launch >= 0, trace.launches.start_ns[launch] if len(trace.launches) else 0, device.start_ns)
+    thread = np.where(launch >= 0, trace.launches.thread[launch] if len(trace.launches) else -1, -1)
+    op = _by_external_id(trace)
+    missing = np.flatnonzero(op < 0)
+    op[missing] = found.nesting.innermost(thread[missing], moment[missing])
+    in_graph = _in_graphs(trace, launch)
+    phase, module = found.phases.at(moment), found.modules.at(thread, moment)
+    if len(trace.ops):
+        phase = np.where((op >= 0) & (phase < 0), found.phases.of_ops[op], phase)
+        module = np.where((op >= 0) & ~in_graph, found.modules.of_ops[op], module)
+    return Work(
+        start_ns=device.start_ns,
+        duration_ns=device.duration_ns,
+        row=np.arange(len(device)),
+        name=device.name,
+        category=_categories(trace, device.name, np.where(in_graph, -1, op), phase, device.kind),
+        op=op,
+        launch=launch,
+        step=found.steps.at(moment),
+        phase=phase,
+        module=module,
+        stream=device.stream,
+        device=device.device,
+        correlation=device.correlation,
+        in_graph=in_graph.astype(np.int64),
     )
 
 
-def _build_ops(events: Sequence[Event], steps: Windows, phases: Phases) -> list[Op]:
-    """Operators inside the steps, nested per thread with a stack (events come outer first)."""
-    stacks: dict[int | str, list[Op]] = {}
-    ops = []
-    for event in events:
-        if event.category != "cpu_op" or (step := steps.at(event.start_ns)) is None:
-            continue
-        stack = stacks.setdefault(event.thread, [])
-        while stack and stack[-1].event.end_ns <= event.start_ns:
-            stack.pop()
-        op = Op(event, step, phases.at(event.start_ns), stack[-1] if stack else None)
-        if op.parent:
-            op.parent.children_ns += min(event.end_ns, op.parent.event.end_ns) - event.start_ns
-        stack.append(op)
-        ops.append(op)
-    return ops
+def _host_work(found: Attribution) -> Work:
+    """Operators with time of their own: those of all rows add up to the time in which any operator ran."""
+    trace = found.trace
+    rows = np.flatnonzero(found.nesting.self_ns > 0)
+    ops, parent, unknown = trace.ops.take(rows), found.nesting.parent[rows], np.full(len(rows), -1)
+    phase = found.phases.of_ops[rows]
+    own = _categories(trace, ops.name, rows, phase, np.zeros_like(rows))
+    of_caller = _categories(trace, ops.name, parent, phase, np.zeros_like(rows))
+    return Work(
+        start_ns=ops.start_ns,
+        duration_ns=found.nesting.self_ns[rows],
+        row=rows,
+        name=ops.name,
+        category=np.where((own == CATEGORIES.index("other")) & (parent >= 0), of_caller, own),
+        op=parent,
+        launch=unknown,
+        step=found.op_step[rows],
+        phase=phase,
+        module=found.modules.of_ops[rows],
+        stream=unknown,
+        device=unknown,
+        correlation=unknown,
+        in_graph=np.zeros_like(rows),
+    )
 
 
-def _device_kernels(
-    device: Sequence[Event], launches: Mapping[int, Event], ops: list[Op], steps: Windows, phases: Phases
-) -> list[Kernel]:
-    by_id = {op.event.args.external_id: op for op in ops if op.event.args.external_id is not None}
-    finder = OpFinder(ops)
-    origin = steps.ranges[0].start_ns
-    for op in ops:
-        op.device_self_ns = 0
-    kernels = []
-    for event in device:
-        launch = launches.get(event.args.correlation or 0)
-        moment = launch.start_ns if launch else event.start_ns
-        step = steps.at(moment)
-        if step is None:
-            continue
-        found = by_id.get(event.args.external_id or -1) or (finder.at(launch.thread, moment) if launch else None)
-        if found:
-            found.device_self_ns = (found.device_self_ns or 0) + event.duration_ns
-        operator, phase = (found.event.name if found else None), phases.at(moment)
-        kernels.append(
-            Kernel(
-                step=step,
-                start_ns=event.start_ns - origin,
-                duration_ns=event.duration_ns,
-                name=event.name,
-                category=classify(event.name, operator, phase, event.category),
-                stream=event.args.stream if isinstance(event.args.stream, int) else None,
-                correlation=event.args.correlation,
-                op=operator,
-                phase=phase,
-            )
+def _no_work() -> Work:
+    return Work(**dict.fromkeys(Work.__dataclass_fields__, np.empty(0, np.int64)))
+
+
+def _launches(trace: Trace) -> Ints:
+    """Row of each piece of work's launch, by correlation; -1 where the trace lacks it."""
+    return _lookup(trace.launches.correlation, trace.device.correlation)
+
+
+def _by_external_id(trace: Trace) -> Ints:
+    return _lookup(trace.ops.external_id, trace.device.external_id)
+
+
+def _lookup(keys: Ints, wanted: Ints) -> Ints:
+    """Row of the last key that equals what is wanted; ids of 0 and below name nothing."""
+    if not len(keys):
+        return np.full(len(wanted), -1)
+    order = np.argsort(keys, kind="stable")
+    index = np.searchsorted(keys[order], wanted, side="right") - 1
+    row = order[np.maximum(index, 0)]
+    return np.where((index >= 0) & (keys[row] == wanted) & (wanted > 0), row, -1)
+
+
+def _in_graphs(trace: Trace, launch: Ints) -> Bools:
+    """Work that a graph replays."""
+    is_graph = np.array([name.startswith(GRAPH_LAUNCHES) for name in trace.names], dtype=bool)
+    by_launch = is_graph[trace.launches.name[launch]] & (launch >= 0) if len(trace.launches) else launch < -1
+    return by_launch | (trace.device.graph_node > 0)
+
+
+def _categories(trace: Trace, name: Ints, op: Ints, phase: Ints, kind: Ints) -> Ints:
+    """The class of each piece of work; every combination of names is classified once."""
+    op_name = np.where(op >= 0, trace.ops.name[op], -1) if len(trace.ops) else np.full(len(name), -1)
+    is_optimizer = (phase == PHASES.index("optimizer")).astype(np.int64)
+    keys = np.stack((name, op_name, is_optimizer, kind), axis=1)
+    unique, inverse = np.unique(keys, axis=0, return_inverse=True)
+    found = [
+        classify(
+            trace.names[kernel],
+            trace.names[operator] if operator >= 0 else None,
+            "optimizer" if optimizer else None,
+            DEVICE_KINDS[which],
         )
-    return kernels
-
-
-def _operator_kernels(ops: list[Op], steps: Windows) -> list[Kernel]:
-    """On a CPU the work is done inside operators: each stands for its self time, so that the rows add up."""
-    origin = steps.ranges[0].start_ns
-    return [
-        Kernel(
-            step=op.step,
-            start_ns=op.event.start_ns - origin,
-            duration_ns=op.self_ns,
-            name=op.event.name,
-            category=_operator_category(op),
-            stream=None,
-            correlation=None,
-            op=op.parent.event.name if op.parent else None,
-            phase=op.phase,
-        )
-        for op in ops
-        if op.self_ns > 0
+        for kernel, operator, optimizer, which in unique.tolist()
     ]
-
-
-def _operator_category(op: Op) -> str:
-    """An operator's own category, or that of the operator that called it."""
-    own = classify(op.event.name, op.event.name, op.phase)
-    return own if own != "other" or not op.parent else classify(op.event.name, op.parent.event.name, op.phase)
-
-
-class OpFinder:
-    """Finds the innermost operator that is open on a thread at a moment."""
-
-    def __init__(self, ops: Iterable[Op]) -> None:
-        self._ops: dict[int | str, list[Op]] = {}
-        for op in ops:
-            self._ops.setdefault(op.event.thread, []).append(op)
-        self._starts = {thread: [op.event.start_ns for op in found] for thread, found in self._ops.items()}
-
-    def at(self, thread: int | str, moment_ns: int) -> Op | None:
-        starts = self._starts.get(thread)
-        if not starts:
-            return None
-        op: Op | None = self._ops[thread][max(0, bisect_right(starts, moment_ns) - 1)]
-        while op and not op.event.start_ns <= moment_ns <= op.event.end_ns:
-            op = op.parent
-        return op
-
-
-def busy_ns(intervals: Iterable[tuple[int, int]]) -> int:
-    """Length of the union of (start, duration) intervals: overlapping kernels count once."""
-    total, reached = 0, None
-    for start, duration in sorted(intervals):
-        end = start + duration
-        if reached is None or start > reached:
-            total, reached = total + duration, end
-        elif end > reached:
-            total, reached = total + end - reached, end
-    return total
-
-
-def gaps_ns(kernels: Iterable[Kernel], phase: str) -> list[int]:
-    """How long the GPU did nothing between one run of a phase's kernels and the next in the same step.
-
-    What ran in between (a sampler's own arithmetic) is no idle time. Empty where there are no kernels of a GPU.
-    """
-    gaps = list[int]()
-    ended: tuple[int, int] | None = None  # the step, and when the phase's last kernel was done
-    between: list[tuple[int, int]] = []
-    for kernel in sorted((k for k in kernels if k.stream is not None), key=lambda kernel: kernel.start_ns):
-        if kernel.phase != phase:
-            between.append((kernel.start_ns, kernel.duration_ns))
-            continue
-        if ended and between and ended[0] == kernel.step:
-            gaps.append(max(0, kernel.start_ns - ended[1] - busy_ns(between)))
-        end = kernel.start_ns + kernel.duration_ns
-        ended = (kernel.step, max(end, ended[1]) if ended and ended[0] == kernel.step else end)
-        between = []
-    return gaps
+    return np.array([CATEGORIES.index(one) for one in found], np.int64)[inverse.reshape(-1)]

@@ -9,11 +9,13 @@ The shape is the trace's; the peak to quote is the unprofiled one, since the pro
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from profiler.traces.attribute import PHASE, Attribution, OpFinder, Windows
-from profiler.traces.parse import Event
+import numpy as np
+
+from profiler.traces.attribute import Attribution
+from profiler.traces.columns import Allocations
 
 CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "workspace", "other")
 CUDA_DEVICE = 1  # kineto's "Device Type"
@@ -33,7 +35,6 @@ class Point:
 
 
 def build_timeline(
-    events: Sequence[Event],
     found: Attribution,
     *,
     known: Mapping[str, Mapping[int, int]],
@@ -42,63 +43,75 @@ def build_timeline(
 ) -> list[Point]:
     """The timeline of the first traced step. `known` maps a category to its storages (address -> bytes) that live
     through the step; `gradients` are addresses at the end of backward."""
-    step = found.steps[0]
-    allocator = [
-        event
-        for event in events
-        if event.name == "[memory]"
-        and step.start_ns <= event.start_ns <= step.end_ns
-        and (event.args.device_type == CUDA_DEVICE) == on_gpu
-    ]
+    allocator = _of_first_step(found, on_gpu)
     alive = Counter({name: sum(storages.values()) for name, storages in known.items()})
-    categories = _categories(allocator, found, set(gradients))
-    points = [_point(0, alive, next((e.args.total_reserved for e in allocator), None) if on_gpu else None)]
-    for index, event in enumerate(allocator):
-        category = categories.get(index)
+    reserved = allocator.total_reserved.tolist() if on_gpu else [None] * len(allocator)
+    points = [_point(0, alive, next(iter(reserved), None))]
+    changes = zip(
+        *(column.tolist() for column in (allocator.start_ns - found.origin_ns, allocator.num_bytes)),
+        reserved,
+        _categories(allocator, found, set(gradients)),
+        strict=True,
+    )
+    for moment, num_bytes, total_reserved, category in changes:
         if category is None:
             continue  # the release of something that was alive before and that nobody named
-        alive[category] += event.args.num_bytes or 0
-        points.append(_point(event.start_ns - found.origin_ns, alive, event.args.total_reserved if on_gpu else None))
+        alive[category] += num_bytes
+        points.append(_point(moment, alive, total_reserved))
     return points
 
 
-def _categories(allocator: Sequence[Event], found: Attribution, gradients: set[int]) -> dict[int, str]:
-    """Category of each allocation event and of its release, by index."""
-    finder, phases = OpFinder(found.ops), Windows(found.phases)
-    categories: dict[int, str] = {}
+def _of_first_step(found: Attribution, on_gpu: bool) -> Allocations:
+    allocations = found.trace.allocations
+    is_here = (allocations.device_type == CUDA_DEVICE) == on_gpu
+    return allocations.take(is_here & (found.steps.at(allocations.start_ns) == 0))
+
+
+def _categories(allocator: Allocations, found: Attribution, gradients: set[int]) -> list[str | None]:
+    """Category of each allocation event and of its release."""
+    phases = [found.phases.names[phase] if phase >= 0 else None for phase in _outer_phases(allocator, found)]
+    asked_until = _returns(allocator, found)
+    moments, addresses, sizes = (
+        column.tolist() for column in (allocator.start_ns, allocator.address, allocator.num_bytes)
+    )
+    categories: list[str | None] = [None] * len(allocator)
     open_blocks: dict[int, int] = {}  # address -> index of its allocation
-    for index, event in enumerate(allocator):
-        address, size = event.args.address or 0, event.args.num_bytes or 0
+    for index, (moment, address, size) in enumerate(zip(moments, addresses, sizes, strict=True)):
         if size > 0:
             open_blocks[address] = index
-            categories[index] = _category(event, phases, address in gradients)
+            categories[index] = _category(phases[index], address in gradients)
         elif (start := open_blocks.pop(address, None)) is not None:
-            if _same_op(finder, allocator[start], event):
+            if moment <= asked_until[start]:
                 categories[start] = "workspace"
-            elif categories[start] == "gradients" and _phase(phases, event) == "backward":
+            elif categories[start] == "gradients" and phases[index] == "backward":
                 categories[start] = "other"  # a temporary that had the address before the gradient got it
             categories[index] = categories[start]
     return categories
 
 
-def _category(event: Event, phases: Windows, is_gradient: bool) -> str:
-    phase = _phase(phases, event)
+def _outer_phases(allocator: Allocations, found: Attribution) -> list[int]:
+    """The phase of each event; recomputation counts as the backward that it serves."""
+    numbers: list[int] = found.phases.outer(allocator.start_ns).tolist()
+    return numbers
+
+
+def _category(phase: str | None, is_gradient: bool) -> str:
     if phase == "forward":
         return "activations"
     return "gradients" if is_gradient and phase == "backward" else "other"
 
 
-def _phase(phases: Windows, event: Event) -> str | None:
-    index = phases.at(event.start_ns)
-    return None if index is None else phases.ranges[index].name.removeprefix(PHASE)
-
-
-def _same_op(finder: OpFinder, allocation: Event, release: Event) -> bool:
-    """Whether the operator that allocated is still open at the release."""
-    op = finder.at(allocation.thread, allocation.start_ns)
-    while op and op.event.name.startswith("aten::empty"):  # it allocates for its caller
-        op = op.parent
-    return op is not None and release.start_ns <= op.event.end_ns
+def _returns(allocator: Allocations, found: Attribution) -> list[int]:
+    """When the operator that asked for each block returns; -1 where no operator asked."""
+    ops, nesting = found.trace.ops, found.nesting
+    if not len(ops):
+        return [-1] * len(allocator)
+    only_allocates = np.array([name.startswith("aten::empty") for name in found.trace.names])[ops.name]
+    row = nesting.innermost(allocator.thread, allocator.start_ns)
+    caller = nesting.nearest(~only_allocates)  # an empty tensor is made for the operator that asks for it
+    row = np.where(row >= 0, caller[row], -1)
+    returns: list[int] = np.where(row >= 0, ops.end_ns[row], -1).tolist()
+    return returns
 
 
 def _point(time_ns: int, alive: Counter[str], reserved: int | None) -> Point:

@@ -23,11 +23,16 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Trace, Pa
     return made, found, folder
 
 
+def _step_ns(found: Trace) -> int:
+    steps = found.attribution.steps
+    return int(steps.end_ns[0] - steps.start_ns[0])
+
+
 def test_one_step_is_traced_in_its_phases(traced: tuple[Subject, Trace, Path]) -> None:
     _, found, _ = traced
     assert found.num_steps == 1
     assert {op.phase for op in found.found.ops} >= {"forward", "backward", "optimizer"}
-    assert found.step_ms >= found.found.steps[0].duration_ns / 1e6 * 0.9
+    assert found.step_ms >= _step_ns(found) / 1e6 * 0.9
 
 
 def test_the_trace_file_is_one_that_perfetto_opens(traced: tuple[Subject, Trace, Path]) -> None:
@@ -38,7 +43,7 @@ def test_the_trace_file_is_one_that_perfetto_opens(traced: tuple[Subject, Trace,
 def test_kernel_times_add_up_to_the_step(traced: tuple[Subject, Trace, Path]) -> None:
     _, found, folder = traced
     table = pq.read_table(folder / "kernels.parquet")
-    step_ns = found.found.steps[0].duration_ns
+    step_ns = _step_ns(found)
     assert 0.3 * step_ns < sum(table["duration_ns"].to_pylist()) <= step_ns * 1.02
     assert all(0 <= start <= step_ns for start in table["start_ns"].to_pylist())
     assert set(table["stream"].to_pylist()) == {None}
@@ -57,6 +62,17 @@ def test_on_a_cpu_only_bookkeeping_is_of_category_other(traced: tuple[Subject, T
     kernels = traced[1].found.kernels
     assert {"conv", "gemm", "norm", "attention", "elementwise", "optimizer"} <= {k.category for k in kernels}
     assert {k.name for k in kernels if k.category == "other" and not _BOOKKEEPING.search(k.name)} == set()
+
+
+def test_forward_and_backward_know_their_modules(traced: tuple[Subject, Trace, Path]) -> None:
+    kernels = traced[1].found.kernels
+    for phase in ("forward", "backward"):
+        of_phase = [kernel for kernel in kernels if kernel.phase == phase]
+        known = [kernel for kernel in of_phase if kernel.module]
+        assert sum(k.duration_ns for k in known) > 0.9 * sum(k.duration_ns for k in of_phase)
+        assert {"conv_in", "mid_block.resnets.0.conv1", "conv_out"} <= {kernel.module for kernel in known}
+    assert not any(kernel.module for kernel in kernels if kernel.phase == "optimizer")
+    assert not any(name.startswith("steplens.module.") for name in (op.event.name for op in traced[1].found.ops))
 
 
 def test_operators_keep_their_shapes(traced: tuple[Subject, Trace, Path]) -> None:

@@ -11,7 +11,7 @@ import torch._functorch.config as functorch
 from profiler.combo import Combo
 from profiler.optims import checkpointing
 from profiler.subject import NotApplicable
-from profiler.traces.attribute import RECOMPUTE
+from profiler.traces.words import RECOMPUTE
 from profiler.verify import verify
 from tests.support.unets import FACTORIES, inputs_of, of, subject, trace, workload
 

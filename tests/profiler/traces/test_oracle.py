@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from profiler.traces.attribute import attribute, busy_ns
-from profiler.traces.parse import read_events
+from profiler.traces.attribute import attribute
+from profiler.traces.classify import CATEGORIES
+from profiler.traces.intervals import Union
+from profiler.traces.read import read_trace
+from profiler.traces.windows import named
 from tests.support.traces import CHANNELS_LAST, SDPA
 
 # In a process of its own: the plugin was written for older packages and warns of their deprecations.
@@ -28,11 +31,11 @@ def test_tensorboards_plugin_finds_the_same_busy_gpu(trace: Path, tmp_path: Path
     command = [sys.executable, "-c", _PROGRAM, str(trace), str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     oracle = json.loads(ran.stdout.splitlines()[-1])
-    events = read_events(trace)
-    kernels = [kernel for kernel in attribute(events).kernels if kernel.category != "memcpy"]  # as the plugin counts
-    spans = [event for event in events if event.category == "user_annotation"]
-    step = next(event for event in spans if event.name.startswith("ProfilerStep"))
+    found = attribute(read_trace(trace))
+    kernels = found.work.take(found.work.category != CATEGORIES.index("memcpy"))  # as the plugin counts
+    is_step = named(found.trace, found.trace.ranges, "ProfilerStep#")
+    (step,) = found.trace.ranges.duration_ns[is_step].tolist()
     assert len(kernels) == oracle["num_kernels"]
-    assert sum(kernel.duration_ns for kernel in kernels) / 1e3 == pytest.approx(oracle["kernels_us"], abs=0.1)
-    busy = busy_ns((kernel.start_ns, kernel.duration_ns) for kernel in kernels)
-    assert busy / step.duration_ns == pytest.approx(oracle["share"], rel=0.01)
+    assert kernels.duration_ns.sum() / 1e3 == pytest.approx(oracle["kernels_us"], abs=0.1)
+    busy = Union.of(kernels.start_ns, kernels.end_ns).total_ns
+    assert busy / step == pytest.approx(oracle["share"], rel=0.01)

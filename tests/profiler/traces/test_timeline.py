@@ -6,21 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.traces.attribute import attribute
-from profiler.traces.parse import Event, read_events
+from profiler.traces.read import read_trace
 from profiler.traces.timeline import CATEGORIES, Point, build_timeline
-from tests.support.traces import SDPA, allocation, in_order, op, phase, step
+from tests.support.traces import SDPA, Row, allocation, attributed, op, phase, step
 
 TRAINING = (step(0, 300), phase("forward", 0, 100), phase("backward", 100, 200), phase("optimizer", 200, 300))
 
 
 def timeline(
-    *events: Event,
+    *rows: Row,
     known: Mapping[str, Mapping[int, int]] | None = None,
     gradients: Iterable[int] = (),
     on_gpu: bool = True,
 ) -> list[Point]:
-    ordered = in_order(*TRAINING, *events)
-    return build_timeline(ordered, attribute(ordered), known=known or {}, gradients=gradients, on_gpu=on_gpu)
+    found = attributed(*TRAINING, *rows)
+    return build_timeline(found, known=known or {}, gradients=gradients, on_gpu=on_gpu)
 
 
 def _alive(point: Point) -> dict[str, int]:
@@ -89,8 +89,7 @@ def test_the_total_is_what_is_alive_by_hand(requests: list[tuple[int, int, int]]
 
 def test_a_recorded_step_ends_with_what_it_returns() -> None:
     """SD1.5 at batch 2 in bf16: beside the weights the forward leaves its output, and its peak is far below 1 GiB."""
-    events = read_events(SDPA)
-    points = build_timeline(events, attribute(events), known={}, gradients=(), on_gpu=True)
+    points = build_timeline(attribute(read_trace(SDPA)), known={}, gradients=(), on_gpu=True)
     assert 0 < max(p.total for p in points) < 2**28
     assert points[-1].total < 2**20
     assert all(p.reserved for p in points)

@@ -1,0 +1,113 @@
+"""Broken files: none crashes or hangs the reader, and none loses an event in silence."""
+
+import gzip
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiler.traces.attribute import attribute
+from profiler.traces.columns import Trace
+from profiler.traces.read import read_trace
+from tests.support.traces import SDPA, kernel, launch, op, read_text, step
+
+ROWS = [step(0, 900_000), op("aten::mm", 5000, 9000, external=3), launch(4, 6000), kernel("gemm", 7000, 9500)]
+TEXT = json.dumps({"schemaVersion": 1, "traceEvents": ROWS, "traceName": "a"}, indent=2)
+
+
+def _num_rows(trace: Trace) -> int:
+    tables = (trace.ops, trace.ranges, trace.launches, trace.device, trace.others, trace.modules, trace.syncs)
+    return sum(map(len, tables)) + len(trace.allocations) + len(trace.flows)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "note"),
+    [
+        ('"aten::mm"', '"aten::\x01mm"', "control characters"),
+        ('"aten::mm"', '"aten::\nmm"', ""),
+        ('"aten::mm"', '"aten "quoted" mm"', "quotes inside of a text"),
+        ('"aten::mm"', r'"C:\code\mm"', "escapes that JSON does not know"),
+        ('"aten::mm"', r'"\ud800 mm"', "escapes that JSON does not know"),
+        ('"dur": 4.0', '"dur": NaN', "numbers that are none"),
+        ('"dur": 4.0', '"dur": -Infinity', "numbers that are none"),
+        ('"dur": 4.0', '"dur": N/A', "numbers that are none"),
+        ('"dur": 4.0', '"dur": -4.0', "durations below zero"),
+        ('"External id": 3', '"External id": "3"', ""),
+        ('"External id": 3', '"External id": [3]', "a value of an unexpected type"),
+        ('"External id": 3', '"External id": null', ""),
+        ('"correlation": 4', '"correlation": 4.0', ""),
+    ],
+)
+def test_a_broken_value_costs_no_event(old: str, new: str, note: str) -> None:
+    assert old in TEXT
+    trace = read_text(TEXT.replace(old, new))
+    assert _num_rows(trace) == len(ROWS)
+    assert any(note in kind for kind in trace.notes) or not note
+    assert trace.metadata == {"schemaVersion": 1, "traceName": "a"}
+    assert not [kind for kind in trace.notes if kind.startswith("dropped")]
+
+
+def test_bad_utf8_costs_no_event() -> None:
+    trace = read_text(TEXT.encode().replace(b"aten::mm", b"aten::\xff\xfemm"))
+    assert _num_rows(trace) == len(ROWS)
+    assert "repaired: bytes that are not UTF-8" in trace.notes
+
+
+def test_an_event_without_a_time_is_dropped_and_counted() -> None:
+    trace = read_text(TEXT.replace('"ts": 5.0', '"ts": "now"'))
+    assert _num_rows(trace) == len(ROWS) - 1
+    assert trace.notes["dropped: events without a time"].count == 1
+
+
+def test_an_unreadable_event_costs_no_other() -> None:
+    trace = read_text(TEXT.replace('"ts": 5.0', '"ts": {{{'))
+    assert _num_rows(trace) == len(ROWS) - 1
+    assert trace.notes["dropped: an unreadable event"].count == 1
+    assert trace.metadata["traceName"] == "a"
+
+
+@pytest.mark.parametrize("part", [0.2, 0.4, 0.6, 0.8, 0.95])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_a_dying_process_loses_its_last_event_only(tmp_path: Path, part: float, packed: bool) -> None:
+    data = gzip.decompress(SDPA.read_bytes())
+    file = tmp_path / "a.json"
+    if packed:
+        data = SDPA.read_bytes()
+    file.write_bytes(data[: int(len(data) * part)])
+    trace = read_trace(file)
+    assert trace.num_events > part * 0.5 * 13065
+    assert "the file ends before its list of events does" in trace.notes
+    assert sum(note.count for kind, note in trace.notes.items() if kind.startswith("dropped: an event")) <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, len(TEXT) - 1))
+def test_a_cut_anywhere_keeps_every_whole_event(cut: int) -> None:
+    starts = TEXT[:cut].count('"ph"')
+    trace = _read_or_none(TEXT[:cut].encode())
+    assert starts <= 1 if trace is None else starts - 1 <= _num_rows(trace) <= len(ROWS)
+
+
+def _read_or_none(data: bytes) -> Trace | None:
+    """None for a file that is refused as no trace."""
+    with suppress(ValueError):
+        return read_text(data)
+    return None
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(TEXT) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_flipped_bytes_crash_nothing(flips: list[tuple[int, int]]) -> None:
+    data = bytearray(TEXT.encode())
+    for place, value in flips:
+        data[place] = value
+    trace = _read_or_none(bytes(data))
+    if trace is None:
+        return
+    attribute(trace)
+    lost = len(ROWS) - _num_rows(trace)
+    said = sum(note.count for kind, note in trace.notes.items() if kind.startswith(("dropped", "left out")))
+    assert lost <= 0 or said or "the file ends before its list of events does" in trace.notes
