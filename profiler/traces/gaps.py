@@ -22,4 +22,5 @@ def phase_gaps_ns(work: Work, phase: int) -> Ints:
     start, end = reached[:-1][apart], work.start_ns[rows[1:]][apart]
     others = work.take(work.phase != phase)
     busy = Union.of(others.start_ns, others.end_ns).within(start, np.maximum(start, end))
-    return np.maximum(end - start - busy, 0)
+    idle: Ints = np.maximum(end - start - busy, 0)
+    return idle
