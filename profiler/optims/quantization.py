@@ -34,7 +34,7 @@ from profiler.optims.quantization_layers import choose
 from profiler.optims.simulated import LARGEST
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject, UNet
-from profiler.traces.attribute import PHASE
+from profiler.traces.words import PHASE
 from profiler.tracing import Trace
 
 # An operator in eager code; where compiled or replayed the kernels' own names: cuBLAS' shapes of int8 Tensor Cores,
@@ -134,7 +134,7 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
 
 
 def _products(choice: str, promised: int, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str]:
-    num_forwards = sum(event.name == PHASE + "forward" for event in trace.found.phases) or trace.num_steps
+    num_forwards = trace.names()[PHASE + "forward"] or trace.num_steps
     products = [op for op in trace.found.ops if _OPERATOR[choice].search(op.event.name)]
     if subject.combo.compilation == "eager" and not subject.uses_graphs:
         seen = {"forward": 0, "backward": 0}
