@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.charts import kernels, memory, samples, telemetry
+from pages.charts import curves, kernels, memory, samples, telemetry
 from pages.widgets import data, measures, run_facts
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
@@ -37,6 +37,12 @@ with st.grid(2, min_column_width=480, gap="medium"):
     with st.container():
         show_chart(memory.memory_split(row, dark=is_dark()), row, key="run_memory", name=f"memory-split-{run_id}")
         st.caption("Parts that live at different moments can add up to more than the peak.")
+
+moving, mode = run_facts.curves(record), record["workload"]["mode"]
+if mode == "train":
+    show_chart(curves.training(moving, dark=is_dark()), moving, key="run_training", name=f"training-{run_id}")
+elif mode == "sample":
+    show_chart(curves.sampling(moving, dark=is_dark()), moving, key="run_sampling", name=f"sampling-{run_id}")
 
 st.subheader("Kernels")
 run_facts.show_kernels(data.read(frames.kernels, run_id), record)

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.charts import readable
+from pages.charts.curves import THIS
 from pages.widgets import data, linked, tables
 from pages.widgets.jobs import status_badge
 from profiler.combo import Combo
@@ -97,13 +98,29 @@ def offer_trace(record: dict[str, Any], folder: str) -> None:
         st.caption("Open it in ui.perfetto.dev, or the whole folder with tensorboard --logdir.")
 
 
-def link_comparison(record: dict[str, Any]) -> None:
-    """The way to Compare, against the baseline of the run's sweep."""
+def baseline_of(record: dict[str, Any]) -> str | None:
+    """The baseline of the run's sweep; None for the baseline itself, and where there is none."""
     if not record["sweep"]:
-        return
+        return None
     rows = data.read(frames.ladder, record["sweep"]["sweep_id"]).set_index("run_id")
     baseline = rows["baseline_run_id"].get(record["run_id"])
-    if isinstance(baseline, str) and baseline != record["run_id"]:
+    return baseline if isinstance(baseline, str) and baseline != record["run_id"] else None
+
+
+def curves(record: dict[str, Any]) -> pd.DataFrame:
+    """The run's curves, and the loss of its sweep's baseline beside them."""
+    own = data.read(frames.curves, record["run_id"]).assign(run=THIS)
+    baseline = baseline_of(record)
+    if baseline is None or own.empty:
+        return own
+    other = data.read(frames.curves, baseline)
+    return pd.concat([own, other[other["name"] == "loss"].assign(run="the baseline")], ignore_index=True)
+
+
+def link_comparison(record: dict[str, Any]) -> None:
+    """The way to Compare, against the baseline of the run's sweep."""
+    baseline = baseline_of(record)
+    if baseline:
         query = {"compare_baseline": baseline, "compare_runs": record["run_id"]}
         st.page_link(
             "pages/compare.py", label="Compare with its baseline", icon=":material/compare_arrows:", query_params=query

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from profiler.combo import FAMILIES
 from runs import job_queue, sweep
 from runs.job import measure_job
 from tests.pages.conftest import HOMES
-from tests.support.run_folders import CPU_WORKLOAD, FIXTURE_CPU, LADDER, Combo
+from tests.support.run_folders import CPU_WORKLOAD, FIXTURE_CPU, LADDER, Combo, write_ladder
 
 PAGES = sorted(path.stem for path in (Path(__file__).parents[2] / "pages").glob("*.py") if path.stem != "__init__")
 Open = Callable[..., AppTest]
@@ -243,6 +244,15 @@ def test_run_on_a_cpu_says_what_it_cannot_measure(make_home: Make, open_page: Op
     cards = {metric.label: metric.value for metric in app.metric}
     assert cards["MFU"] == cards["Energy per sample"] == "—"
     assert "not measurable on a CPU" in words(app)
+
+
+def test_run_of_a_training_draws_its_loss_beside_its_baselines(make_home: Make, open_page: Open) -> None:
+    write_ladder(make_home("empty") / "runs", sweep_id="t", workload=replace(CPU_WORKLOAD, mode="train"))
+    drawn = {figure["layout"]["title"]["text"]: figure for figure in figures(open_page("run", run="t-02"))}
+    lines = [line["name"] for line in drawn["The first steps of training"]["data"]]
+    assert lines == ["loss of the baseline", "loss of this run"]
+    drawn = {figure["layout"]["title"]["text"]: figure for figure in figures(open_page("run", run="t-00"))}
+    assert [line["name"] for line in drawn["The first steps of training"]["data"]] == ["loss of this run"]
 
 
 def test_run_that_failed_shows_its_traceback(make_home: Make, open_page: Open) -> None:

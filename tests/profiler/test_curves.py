@@ -12,6 +12,7 @@ import torch
 from profiler.clock import clock_for
 from profiler.combo import Combo
 from profiler.curves import FP16_SMALLEST, Curves, TrainingWatch, record_training, training_note
+from profiler.session import profile
 from profiler.steps import make_step
 from profiler.subject import Subject
 from tests.support.unets import inputs_of, subject, workload
@@ -105,3 +106,21 @@ def test_the_file_holds_finite_points_alone(tmp_path: Path) -> None:
     ]
     Curves().write(tmp_path / "none.parquet")
     assert not (tmp_path / "none.parquet").exists()
+
+
+@pytest.mark.gpu
+def test_fp16_training_on_a_gpu_leaves_its_scale_and_what_it_lost(tmp_path: Path) -> None:
+    work = workload("pixel_unet", mode="train", device="cuda", curve_steps=12, min_seconds=1.0)
+    record = profile(
+        Combo(precision="fp16_amp", optimizer="adamw_fused"), work, tmp_path, run_id="run", references=tmp_path
+    )
+    assert record.status == "done", record.cause
+    rows = pq.read_table(tmp_path / "curves.parquet").to_pylist()
+    curves = {name: [row["y"] for row in rows if row["name"] == name] for name in {row["name"] for row in rows}}
+    assert set(curves) == {
+        "loss", "loss_scale", "skipped_steps", "nonfinite_gradients", "underflow_share", "underflow_share_scaled",
+    }  # fmt: skip
+    assert {len(line) for line in curves.values()} == {12}
+    assert curves["loss_scale"][0] == 65536
+    assert curves["underflow_share_scaled"][-1] <= curves["underflow_share"][-1]
+    assert sum("loss scaling:" in note for note in record.notes) == 1

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from pages.charts import kernels, ladder, memory, palette, ratios, samples, telemetry, tradeoff
+from pages.charts import curves, kernels, ladder, memory, palette, ratios, samples, telemetry, tradeoff
 from store import frames
 from store.ingest import sync
 from tests.support.run_folders import LADDER, Workload, write_ladder, write_run
@@ -23,6 +23,8 @@ CHARTS: dict[str, Callable[..., go.Figure]] = {
     "memory_timeline": memory.memory_timeline,
     "samples": samples.samples,
     "telemetry": telemetry.telemetry,
+    "training": curves.training,
+    "sampling": curves.sampling,
 }
 
 
@@ -49,7 +51,16 @@ def rows(database: Path) -> dict[str, pd.DataFrame]:
         "memory_timeline": frames.memory_timeline("ladder-00", database=database),
         "samples": frames.samples(["ladder-00"], database=database),
         "telemetry": frames.telemetry("ladder-00", database=database),
+        "training": frames.curves("train", database=database),
+        "sampling": _points(latents_error=[1e-7, 3e-7], latents_error_eager=[1e-7, 2e-7]),
     }
+
+
+def _points(**lines: list[float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [(name, float(x), y) for name, line in lines.items() for x, y in enumerate(line, start=1)],
+        columns=["name", "x", "y"],
+    )
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -171,3 +182,36 @@ def test_neighbours_in_a_stack_differ_in_lightness_or_hue() -> None:
         for one, other in pairwise(colours.values()):
             (light, hue), (other_light, other_hue) = seen(one), seen(other)
             assert abs(light - other_light) + abs(hue - other_hue) > 30
+
+
+def test_training_marks_the_steps_that_overflowed_beside_the_baselines_loss() -> None:
+    own = _points(
+        loss=[1.0, 0.9, 0.8],
+        loss_scale=[65536, 32768, 16384],
+        skipped_steps=[1, 2, 2],
+        underflow_share=[0.2, 0.2, 0.1],
+        underflow_share_scaled=[0.0, 0.0, 0.0],
+    ).assign(run=curves.THIS)
+    other = _points(loss=[1.0, 0.7]).assign(run="the baseline")
+    figure = curves.training(pd.concat([own, other]))
+    lines = {trace.name: trace for trace in figure.data}
+    assert list(lines["skipped steps"].x) == [1, 2]
+    assert list(lines["loss of the baseline"].y) == [1.0, 0.7]
+    assert list(lines["loss of this run"].y) == [1.0, 0.9, 0.8]
+    assert "2 steps skipped for an overflow" in figure.layout.title.subtitle.text
+    assert [figure.layout[axis].title.text for axis in ("yaxis", "yaxis2", "yaxis3")] == [
+        "Loss", "Loss scale", "Gradients below 6e-8",
+    ]  # fmt: skip
+    assert list(figure.layout.yaxis2.ticktext) == ["16,384", "32,768", "65,536"]
+
+
+def test_training_says_when_the_scale_never_fell() -> None:
+    rows = _points(loss=[1.0, 0.9], loss_scale=[65536, 65536], skipped_steps=[0, 0])
+    assert "the loss scale stayed at 65536: no gradient overflowed" in curves.training(rows).layout.title.subtitle.text
+
+
+def test_sampling_draws_the_yardsticks_and_leaves_out_what_a_logarithm_cannot_hold() -> None:
+    rows = _points(latents_error=[0.0, 1e-3], latents_error_eager=[2e-3, 3e-3], latents_error_fp32=[1e-7, 2e-7])
+    lines = {trace.name: list(trace.y) for trace in curves.sampling(rows).data}
+    assert list(lines) == ["plain eager in fp32: the noise floor", "plain eager at this precision", "this run"]
+    assert lines["this run"] == [1e-3]

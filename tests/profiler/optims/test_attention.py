@@ -1,5 +1,6 @@
 """Attention: every layer gets the kernel, and the trace shows it."""
 
+import logging
 import re
 import shutil
 import sys
@@ -16,6 +17,7 @@ from profiler.combo import Combo
 from profiler.optims import attention
 from profiler.optims.attention import KernelProcessor
 from profiler.record import Evidence
+from profiler.steps import make_step, no_phase
 from profiler.subject import NotApplicable, Subject
 from profiler.verify import observed_attention, verify
 from tests.support.unets import FACTORIES, SMALL, collect, compare, inputs_of, subject, trace, workload
@@ -232,3 +234,21 @@ def test_compiled_math_has_no_name_of_its_own_on_a_cpu(device: str, must: set[st
     _, evidence = attention.apply(compiled, "math")
     assert set(evidence.must_appear) == must
     assert set(evidence.must_not_appear) == set(attention.OBSERVED) - {"math"}
+
+
+def test_diffusers_drops_nothing_that_it_passes_to_the_processor() -> None:
+    """UNetMidBlock2D passes temb; Attention warns once for each name that the processor's signature lacks."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    made, _ = subject(workload("pixel_unet"), Combo(attention="sdpa"))
+    logger, listener = logging.getLogger("diffusers.models.attention_processor"), Listener()
+    logger.addHandler(listener)
+    try:
+        make_step(made)(inputs_of(made)[0], no_phase)
+    finally:
+        logger.removeHandler(listener)
+    assert said == []

@@ -71,3 +71,13 @@ def test_the_expected_type_follows_the_choice() -> None:
         "c10::BFloat16",
         "c10::Half",
     ]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("choice", "norms"), [("fp32", "float"), ("bf16_amp", "float"), ("fp16_amp", "float"), ("bf16", "c10::BFloat16")]
+)
+def test_autocast_on_a_gpu_keeps_norms_in_fp32(choice: Any, norms: str, tmp_path: Path) -> None:
+    made, evidence = subject(workload("conditional_unet", device="cuda"), Combo(precision=choice))
+    found = verify(evidence[0], trace(made, tmp_path), made)
+    assert set(found.observed["norm_input_types"]) == {norms}
