@@ -45,18 +45,17 @@ def keep_text(subject: Subject) -> tuple[KeptProjection, ...]:
     """Put a KeptProjection round each text projection (none where why_no_text says so); idempotent."""
     if why_no_text(subject):
         return ()
-    for layer in _text_layers(subject.unet):
-        for name in ("to_k", "to_v"):
-            projection = getattr(layer, name)
-            if not isinstance(projection, KeptProjection):
-                setattr(layer, name, KeptProjection(projection))
+    for layer, name in list(_text_projections(subject.unet)):
+        projection = getattr(layer, name)
+        if not isinstance(projection, KeptProjection):
+            setattr(layer, name, KeptProjection(projection))
     return tuple(module for module in subject.unet.modules() if isinstance(module, KeptProjection))
 
 
 def why_no_text(subject: Subject) -> str:
     """Why keys and values of the text are computed at every step; empty where once is enough."""
     unet, combo = subject.unet, subject.combo
-    if not any(True for _ in _text_layers(unet)):
+    if not any(True for _ in _text_projections(unet)):
         return "this UNet takes no text"
     if getattr(unet, "encoder_hid_proj", None) is not None:
         return "this UNet changes the text embeddings inside its forward"
@@ -70,23 +69,20 @@ def note(subject: Subject, num_forwards: int) -> tuple[str, ...]:
     """What the record says of it."""
     if why := why_no_text(subject):
         return () if why == "this UNet takes no text" else (f"text keys and values are computed at every step: {why}",)
-    number = 2 * sum(1 for _ in _text_layers(subject.unet))
+    number = sum(1 for _ in _text_projections(subject.unet))
     total = number * num_forwards
     return (f"{number} projections of the text are computed once per image: {total - number} of {total} spared",)
 
 
-def _text_layers(unet: nn.Module) -> Iterator[Attention]:
-    """Cross-attention layers that project the text as they are given it."""
-    for module in unet.modules():
-        if (
-            isinstance(module, Attention)
-            and module.is_cross_attention
-            and not module.norm_cross
-            and module.added_kv_proj_dim is None
-            and isinstance(module.to_k, nn.Module)
-            and isinstance(module.to_v, nn.Module)
-        ):
-            yield module
+def _text_projections(unet: nn.Module) -> Iterator[tuple[Attention, str]]:
+    """Of the cross-attention layers that project the text as they are given it; fusion may have joined the two."""
+    for layer in unet.modules():
+        if not isinstance(layer, Attention) or not layer.is_cross_attention:
+            continue
+        if layer.norm_cross or layer.added_kv_proj_dim is not None:
+            continue
+        names = ("to_k", "to_v") if hasattr(layer, "to_k") else ("to_kv",)
+        yield from ((layer, name) for name in names if isinstance(getattr(layer, name, None), nn.Module))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from profiler.flops import step_flop
 from profiler.steps import make_step, no_phase
 from profiler.subject import ModelError, Subject
 from profiler.traces.gaps import phase_gaps_ns
-from profiler.tracing import PHASES
+from profiler.traces.phases import PHASES
 from tests.support.unets import inputs_of, subject, trace, workload
 
 COMBOS = ({}, {"attention": "sdpa"}, {"precision": "bf16_amp"}, {"precision": "bf16", "memory_format": "channels_last"})
