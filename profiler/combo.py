@@ -14,6 +14,7 @@ Attention = Literal[
 ]  # fmt: skip
 Precision = Literal["fp32", "tf32", "bf16_amp", "fp16_amp", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
+Fusion = Literal["none", "qkv", "norm_act", "geglu", "all"]
 Checkpointing = Literal["none", "full", "selective", "alternate"]
 Optimizer = Literal["adamw", "adamw_foreach", "adamw_fused", "adamw_8bit"]
 Compilation = Literal["eager", "regional", "default", "reduce_overhead", "max_autotune"]
@@ -42,6 +43,13 @@ class Combo:
     memory_format: MemoryFormat = field(
         default="contiguous",
         metadata={"help": "Layout of images and convolution weights: NCHW or NHWC (channels_last)."},
+    )
+    fusion: Fusion = field(
+        default="none",
+        metadata={
+            "help": "qkv joins the attention projections into one matmul; norm_act runs GroupNorm and SiLU, geglu the "
+            "gated unit, as one Triton kernel each (CUDA); all does every one that the model has layers for."
+        },
     )
     quantization: Quantization = field(
         default="none",
@@ -128,6 +136,7 @@ _CHOICES = {name: get_args(hint) for name, hint in get_type_hints(Combo).items()
 def name_choice(family: str, choice: str) -> str:
     """A choice's name where its family is not in sight: 'bf16', but 'compile default' and 'checkpointing full'."""
     prefix = {
+        "fusion": "fusion ",
         "checkpointing": "checkpointing ",
         "compilation": "" if choice == "eager" else "compile ",
         "cuda_graphs": "graph ",
@@ -269,6 +278,17 @@ def _why_not_graphs(combo: Combo, workload: Workload, machine: Machine) -> str |
     return None
 
 
+def _why_not_fusion(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    label = f"fusion={combo.fusion}"
+    if combo.fusion in ("none", "qkv"):
+        return None
+    if workload.device == "cpu":
+        return f"{label} is Triton kernels, which need CUDA: on a CPU choose none or qkv"
+    if machine.compute_capability < (8, 0):
+        return f"{label} needs compute capability 8.0 (Ampere) or newer, this GPU has {machine.capability_text}"
+    return _why_no_compiler(label, workload, machine)
+
+
 def _why_not_quantization(combo: Combo, workload: Workload, machine: Machine) -> str | None:
     choice, label = combo.quantization, f"quantization={combo.quantization}"
     if choice == "none":
@@ -322,6 +342,7 @@ _RULES = (
     _why_not_mode,
     _why_not_attention,
     _why_not_precision,
+    _why_not_fusion,
     _why_not_quantization,
     _why_not_optimizer,
     _why_not_compile,

@@ -14,18 +14,19 @@ weighted back to the parameter's size, so that a reference of SD1.5 is 45 MB and
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from profiler import dropout, zoo
 from profiler.combo import BASELINE, Combo, choices, why_not
 from profiler.environment import probe
+from profiler.joined import named_gradients
 from profiler.machine import Machine
 from profiler.memory import GIB
 from profiler.optims import apply_all
@@ -102,7 +103,7 @@ def collect(
 ) -> Fidelity:
     """Copy what run_once left to the CPU, and drop the gradients."""
     factor = 1.0 / subject.scaler.get_scale() if subject.scaler else 1.0
-    gradients = {name: _keep(_sampled(name, p.grad)) * factor for name, p in _named_gradients(subject.unet)}
+    gradients = {name: _keep(_sampled(name, grad)) * factor for name, grad in named_gradients(subject.unet)}
     subject.unet.zero_grad(set_to_none=True)
     kept_loss = None if loss is None else float(loss.detach())
     seen = torch.stack([_keep(one[:size]) for one in latents]) if latents else None
@@ -286,12 +287,7 @@ def _fits_fp64(unet: UNet, workload: Workload, gpu_memory_gib: float | None) -> 
     return num_parameters * 8 * copies <= 0.25 * gpu_memory_gib * GIB
 
 
-def _named_gradients(unet: UNet) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((name, p) for name, p in unet.named_parameters() if p.grad is not None)
-
-
-def _sampled(name: str, gradient: Tensor | None) -> Tensor:
-    assert gradient is not None
+def _sampled(name: str, gradient: Tensor) -> Tensor:
     # In the order of the parameter's logical index, whatever its memory format is.
     flat = gradient.detach().reshape(-1)
     if flat.numel() <= GRADIENT_SAMPLE:

@@ -22,6 +22,7 @@ CREATE TABLE run (
     attention VARCHAR,
     precision VARCHAR,
     memory_format VARCHAR,
+    fusion VARCHAR,
     quantization VARCHAR,
     checkpointing VARCHAR,
     optimizer VARCHAR,

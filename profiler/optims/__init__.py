@@ -10,6 +10,7 @@ from profiler.optims import (
     checkpointing,
     compilation,
     cuda_graphs,
+    fusion,
     memory_format,
     optimizer,
     precision,
@@ -37,6 +38,8 @@ FAMILY: dict[str, Family] = {
     "precision": Family(precision.apply, precision.check),
     # before the optimizer copies the parameters' layout into its state
     "memory_format": Family(memory_format.apply, memory_format.check),
+    # changes the parameters that the optimizer gets, and the projections that attention calls
+    "fusion": Family(fusion.apply, fusion.check),
     # on the plain modules, before anything wraps them
     "attention": Family(attention.apply, attention.check),
     # on the layers that are left, in the dtype that they have; before anything refers to their parameters

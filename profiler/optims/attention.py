@@ -8,7 +8,8 @@ and sample for SDXL's 4096 tokens in bf16); the fused kernels never write them (
 diffusers 0.42), so one processor of our own calls each kernel directly, for UNet2DModel and UNet2DConditionModel
 alike. Tensors stay in (batch, tokens, heads, dim); SDPA gets a transposed view, so no copy is made.
 
-- math: diffusers' AttnProcessor, materialised scores. Not the same as SDPA's math backend.
+- math: diffusers' AttnProcessor, materialised scores. Not the same as SDPA's math backend. Where projections are
+  joined (fusion), the same operations by our own processor.
 - sdpa: F.scaled_dot_product_attention; PyTorch chooses (on Hopper with cuDNN above 9.15: cuDNN first).
 - sdpa_flash, sdpa_efficient, sdpa_cudnn: SDPA held to one backend. Which head dims a backend serves depends on the
   GPU and the library's version (cuDNN 9.19 on an H200 runs d160, older ones stop at 128), so PyTorch is asked; layers
@@ -42,7 +43,8 @@ from torch.backends.cuda import (
     can_use_flash_attention,
 )
 
-from profiler.optims.attention_kernels import Kernel, load, padded_dim
+from profiler.joined import is_joined, project
+from profiler.optims.attention_kernels import Kernel, load, materialised, padded_dim
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject, UNet
 from profiler.tracing import Trace
@@ -116,6 +118,8 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
     kernels = {dim: load(choice, dim, subject) if dim in served else rest for dim in dims}
     for layer in layers.values():
         kernel = kernels[head_dim(layer)]
+        if kernel is None and is_joined(layer):
+            kernel = materialised(layer)
         layer.set_processor(AttnProcessor() if kernel is None else KernelProcessor(kernel))
     expected = [_MUST_APPEAR[choice]] if choice in _MUST_APPEAR else []
     excluded = [name for name in OBSERVED if name not in expected] if expected else ["math"]
@@ -258,7 +262,8 @@ class KernelProcessor(nn.Module):
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """With names, since Attention drops, with a warning, what it does not find in this signature."""
+        """With names, since Attention drops what it does not find in this signature, with a warning at every call,
+        which breaks the compiler's graph."""
         return self.forward(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
     def forward(
@@ -284,8 +289,7 @@ class KernelProcessor(nn.Module):
             context = attn.norm_encoder_hidden_states(context)
 
         query, key, value = (
-            projected.unflatten(2, (attn.heads, -1))
-            for projected in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+            torch.unflatten(projected, 2, (attn.heads, -1)) for projected in project(attn, hidden_states, context)
         )
         if attn.norm_q is not None:
             query = attn.norm_q(query)

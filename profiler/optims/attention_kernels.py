@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import torch._dynamo.config as dynamo
+from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.backends import cuda
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -60,6 +61,23 @@ def load(choice: str, dim: int, subject: Subject) -> Kernel | None:
             return padded(_load_flex(subject), dim, padded_dim(choice, dim, subject))
         case _:
             return _sdpa(BACKENDS.get(choice))
+
+
+def materialised(layer: Attention) -> Kernel:
+    """What diffusers' AttnProcessor does between the projections, for a layer whose projections are joined."""
+    scale, upcasts_scores, upcasts_softmax = layer.scale, layer.upcast_attention, layer.upcast_softmax
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        batch, dtype = query.shape[0], query.dtype
+        query, key, value = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
+        if upcasts_scores:
+            query, key = query.float(), key.float()
+        scores = torch.baddbmm(query.new_empty(1, 1, 1), query, key.transpose(1, 2), beta=0, alpha=scale)
+        weights = (scores.float() if upcasts_softmax else scores).softmax(dim=-1).to(dtype)
+        out = torch.bmm(weights, value)
+        return out.view(batch, -1, *out.shape[1:]).transpose(1, 2)
+
+    return kernel
 
 
 def padded_dim(choice: str, dim: int, subject: Subject) -> int:

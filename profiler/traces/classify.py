@@ -52,7 +52,7 @@ _BY_KERNEL = tuple(
         ("reduction", r"reduce_kernel|cub::|aten::(sum|mean|amin|amax|norm|linalg_vector_norm)"),
         (
             "elementwise",
-            r"elementwise|vectorized|pointwise|upsample|_foreach_|random|distribution|arange"
+            r"elementwise|vectorized|pointwise|geglu|upsample|_foreach_|random|distribution|arange"
             r"|aten::(add|mul|div|sub|silu|gelu|sigmoid|fill|zero|exp|sin|cos|pow|sqrt|lerp|addcdiv|addcmul|rsub|neg|mse_loss"
             r"|round|clamp|reciprocal|minimum|maximum)",
         ),

@@ -18,6 +18,7 @@ from torch import nn
 from profiler import numerics
 from profiler.combo import Combo, choices, why_not
 from profiler.environment import probe
+from profiler.joined import join
 from profiler.optims import FAMILY
 from profiler.optims.attention import KernelProcessor
 from profiler.optims.optimizer import LEARNING_RATE
@@ -135,6 +136,21 @@ def _half_of_the_layout(subject: Subject, real: Apply) -> Subject:
     return made
 
 
+def _joins_half(subject: Subject, real: Apply) -> Subject:
+    for layer in [module for module in subject.unet.modules() if isinstance(module, Attention)][::2]:
+        join(layer)
+    return subject
+
+
+def _joins_in_the_wrong_order(subject: Subject, real: Apply) -> Subject:
+    made = real("qkv")
+    layer = next(m for m in made.unet.modules() if isinstance(m, Attention) and not m.is_cross_attention)
+    with torch.no_grad():
+        query, key, value = layer.to_qkv.weight.chunk(3)
+        layer.to_qkv.weight.copy_(torch.cat([query, value, key]))
+    return made
+
+
 def _half_of_the_parameters(subject: Subject, real: Apply) -> Subject:
     half = list(subject.unet.parameters())[::2]
     return replace(subject, optimizer=torch.optim.AdamW(half, lr=LEARNING_RATE, fused=True))
@@ -170,6 +186,7 @@ HALVES: dict[str, tuple[str, str, Broken, Workload]] = {
     "precision": ("precision", "bf16", _half_in_fp32("bf16"), TRAIN),
     "autocast": ("precision", "bf16_amp", _half_in_fp32("bf16_amp"), TRAIN),
     "memory_format": ("memory_format", "channels_last", _half_of_the_layout, TRAIN),
+    "fusion": ("fusion", "qkv", _joins_half, TRAIN),
     "checkpointing": ("checkpointing", "full", lambda subject, real: real("alternate"), TRAIN),
     "checkpointing keeps nothing": ("checkpointing", "selective", lambda subject, real: real("full"), TRAIN),
     "quantization": ("quantization", "int8", _half_in_8_bits, INFERENCE),
@@ -258,6 +275,7 @@ SCALES: dict[str, Broken] = {
 }
 WRONG: dict[str, tuple[str, str, Broken, Workload | None]] = {
     "softmax scale": ("attention", "sdpa", _wrong_softmax_scale, TRAIN),
+    "joined in the wrong order": ("fusion", "qkv", _joins_in_the_wrong_order, TRAIN),
     "recomputation": ("checkpointing", "full", _wrong_recomputation, TRAIN),
     "learning rate": ("optimizer", "adamw_fused", _wrong_learning_rate, TRAIN),
     "compiled": ("compilation", "default", _scaled("default"), SMALLEST),

@@ -252,3 +252,11 @@ def test_diffusers_drops_nothing_that_it_passes_to_the_processor() -> None:
     finally:
         logger.removeHandler(listener)
     assert said == []
+
+
+def test_no_layer_of_a_pixel_unet_breaks_the_compilers_graph() -> None:
+    made, _ = subject(workload("pixel_unet"), Combo(attention="sdpa"))
+    batch = inputs_of(made)[0]
+    whole = torch.compile(made.unet, fullgraph=True, backend="eager", dynamic=False)  # traced, not compiled
+    with torch.no_grad():
+        whole(batch.sample, batch.timestep, **batch.condition, return_dict=False)

@@ -1,0 +1,409 @@
+"""Triton kernels of fusion: GroupNorm with SiLU in both memory layouts, and GEGLU with the exact gelu; both directions.
+
+Why our own. PyTorch's GroupNorm and SiLU are two operators, and on CUDA before 2.14 the first answers NHWC with NCHW.
+liger-kernel (0.8.5) has a GroupNorm without SiLU, for NCHW alone, whose weight gradients add up by atomics, in an order
+that changes from run to run; its GEGLU has the tanh form of gelu, where diffusers' GEGLU has erf: another function.
+Apex' group_norm serves NHWC alone, and is built from source. Inductor makes such kernels, but only where it compiles.
+
+How. A tensor (samples, channels, pixels) is read by its strides, so that one code serves both layouts; only the tile
+differs: long in pixels for NCHW, 64 channels wide for NHWC. Sums over a group come in two stages without atomics:
+
+    moments      each program: some channels, some of the pixels -> per channel its mean and its squared deviations
+    statistics   each program: one group of one sample           -> mean and 1/std, by Chan's pairwise formula
+    forward      each program: one tile                          -> silu(normalised * weight + bias)
+
+and backward alike (sums of dz and dz * normalised per channel; per group; then dx), the weights' gradients being sums
+of the same per-channel sums. All arithmetic is in fp32, every order of addition is fixed: equal inputs give equal bits.
+The backward needs the input, mean and 1/std; the plain pair keeps the norm's output, too. x is read twice and y written
+once, the least that statistics over more than a multiprocessor's registers allow.
+
+GEGLU reads both halves of its projection once: value * gate * (1 + erf(gate / sqrt 2)) / 2.
+
+The operators are registered with shapes and derivatives, so that torch.compile keeps them whole, without graph breaks,
+CUDA graphs record them, and a trace shows them by name. Each new tile shape and dtype is compiled by Triton once.
+"""
+# mypy: disable-error-code="no-untyped-call, no-untyped-def, untyped-decorator"
+# (Triton compiles functions by their text, without types, and torch.library has none)
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_TILE = 2048  # elements: 16 a thread at 4 warps, whose loads of 16 bits are two vectors of 16 bytes
+_CHANNELS_NHWC = 64  # a whole line of the cache in 16 bits
+_SUM_PROGRAMS = 1024  # wanted, for 132 multiprocessors: enough to hide latency, few enough to sum up quickly
+_MAX_CHUNKS = 64
+
+
+@triton.jit
+def group_norm_silu_moments(
+    x_ptr, mean_ptr, square_ptr, channels, pixels, step_n, step_c, step_p, chunk,
+    block_c: tl.constexpr, block_p: tl.constexpr,
+):  # fmt: skip
+    """Mean and sum of squared deviations of each channel over a chunk of pixels: [sample, chunk, channel]."""
+    split, n = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    c = tl.program_id(0) * block_c + tl.arange(0, block_c)
+    has_c, start = c < channels, split * chunk
+    end = tl.minimum(start + chunk, pixels)
+    base = x_ptr + n * step_n + c.to(tl.int64) * step_c
+    # Deviations from the first pixel instead of from 0: no cancellation where the mean is far from 0.
+    pivot = tl.load(base + start * step_p, mask=has_c, other=0.0).to(tl.float32)
+    total = tl.zeros((block_c, block_p), tl.float32)
+    square = tl.zeros((block_c, block_p), tl.float32)
+    for first in range(start, end, block_p):
+        p = first + tl.arange(0, block_p)
+        mask = has_c[:, None] & (p < end)[None, :]
+        x = tl.load(base[:, None] + (p.to(tl.int64) * step_p)[None, :], mask=mask, other=0.0).to(tl.float32)
+        deviation = tl.where(mask, x - pivot[:, None], 0.0)
+        total += deviation
+        square += deviation * deviation
+    sums, count = tl.sum(total, 1), (end - start).to(tl.float32)
+    out = (n * tl.num_programs(1) + split) * channels + c
+    tl.store(mean_ptr + out, pivot + sums / count, mask=has_c)
+    tl.store(square_ptr + out, tl.sum(square, 1) - sums * sums / count, mask=has_c)
+
+
+@triton.jit
+def group_norm_silu_statistics(
+    mean_in_ptr, square_ptr, mean_ptr, rstd_ptr, channels, pixels, chunk, splits, eps,
+    per_group: tl.constexpr, block_c: tl.constexpr, block_s: tl.constexpr,
+):  # fmt: skip
+    """Mean and 1/std of one group of one sample: [sample, group]."""
+    row = tl.program_id(0)
+    groups = channels // per_group
+    n, group = row // groups, row % groups
+    c, s = tl.arange(0, block_c), tl.arange(0, block_s)
+    mask = (s < splits)[:, None] & (c < per_group)[None, :]
+    place = (n * splits + s)[:, None] * channels + group * per_group + c[None, :]
+    means = tl.load(mean_in_ptr + place, mask=mask, other=0.0)
+    squares = tl.load(square_ptr + place, mask=mask, other=0.0)
+    count = tl.where(mask, tl.minimum(chunk, pixels - s * chunk)[:, None].to(tl.float32), 0.0)
+    size = per_group * 1.0 * pixels  # no .to(): an argument of 1 is a constant here
+    mean = tl.sum(tl.sum(count * means, 1), 0) / size
+    away = means - mean
+    variance = tl.sum(tl.sum(squares + count * away * away, 1), 0) / size
+    tl.store(mean_ptr + row, mean)
+    tl.store(rstd_ptr + row, 1.0 / tl.sqrt(variance + eps))
+
+
+@triton.jit
+def group_norm_silu_forward(
+    x_ptr, y_ptr, weight_ptr, bias_ptr, mean_ptr, rstd_ptr, channels, pixels, step_n, step_c, step_p, per_group,
+    block_c: tl.constexpr, block_p: tl.constexpr,
+):  # fmt: skip
+    c = tl.program_id(0) * block_c + tl.arange(0, block_c)
+    p = tl.program_id(1) * block_p + tl.arange(0, block_p)
+    n = tl.program_id(2).to(tl.int64)
+    has_c = c < channels
+    group = n * (channels // per_group) + c // per_group
+    mean = tl.load(mean_ptr + group, mask=has_c, other=0.0)
+    rstd = tl.load(rstd_ptr + group, mask=has_c, other=0.0)
+    weight = tl.load(weight_ptr + c, mask=has_c, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + c, mask=has_c, other=0.0).to(tl.float32)
+    place = n * step_n + (c.to(tl.int64) * step_c)[:, None] + (p.to(tl.int64) * step_p)[None, :]
+    mask = has_c[:, None] & (p < pixels)[None, :]
+    x = tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    z = (x - mean[:, None]) * (rstd * weight)[:, None] + bias[:, None]
+    tl.store(y_ptr + place, (z * tl.sigmoid(z)).to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _through_silu(x, dy, mean, rstd, weight, bias):
+    """The normalised input, and the gradient before the SiLU."""
+    normal = (x - mean[:, None]) * rstd[:, None]
+    z = normal * weight[:, None] + bias[:, None]
+    gate = tl.sigmoid(z)
+    return normal, dy * gate * (1.0 + z * (1.0 - gate))
+
+
+@triton.jit
+def group_norm_silu_backward_sums(
+    x_ptr, dy_ptr, weight_ptr, bias_ptr, mean_ptr, rstd_ptr, sum_ptr, channels, pixels, step_n, step_c, step_p,
+    per_group, chunk, block_c: tl.constexpr, block_p: tl.constexpr,
+):  # fmt: skip
+    """Sums of dz and of dz * normalised of each channel over a chunk of pixels: [2, sample, chunk, channel]."""
+    split, n = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    c = tl.program_id(0) * block_c + tl.arange(0, block_c)
+    has_c, start = c < channels, split * chunk
+    end = tl.minimum(start + chunk, pixels)
+    group = n * (channels // per_group) + c // per_group
+    mean = tl.load(mean_ptr + group, mask=has_c, other=0.0)
+    rstd = tl.load(rstd_ptr + group, mask=has_c, other=0.0)
+    weight = tl.load(weight_ptr + c, mask=has_c, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + c, mask=has_c, other=0.0).to(tl.float32)
+    base = n * step_n + c.to(tl.int64) * step_c
+    total = tl.zeros((block_c, block_p), tl.float32)
+    product = tl.zeros((block_c, block_p), tl.float32)
+    for first in range(start, end, block_p):
+        p = first + tl.arange(0, block_p)
+        mask = has_c[:, None] & (p < end)[None, :]
+        place = base[:, None] + (p.to(tl.int64) * step_p)[None, :]
+        x = tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + place, mask=mask, other=0.0).to(tl.float32)  # 0 beyond the edge, and so is dz
+        normal, dz = _through_silu(x, dy, mean, rstd, weight, bias)
+        total += dz
+        product += dz * normal
+    out = (n * tl.num_programs(1) + split) * channels + c
+    second = tl.num_programs(2).to(tl.int64) * tl.num_programs(1) * channels
+    tl.store(sum_ptr + out, tl.sum(total, 1), mask=has_c)
+    tl.store(sum_ptr + second + out, tl.sum(product, 1), mask=has_c)
+
+
+@triton.jit
+def group_norm_silu_backward_statistics(
+    sum_ptr, weight_ptr, out_ptr, channels, pixels, splits, second,
+    per_group: tl.constexpr, block_c: tl.constexpr, block_s: tl.constexpr,
+):  # fmt: skip
+    """Means over one group of one sample of weight * dz and weight * dz * normalised: [2, sample, group]."""
+    row = tl.program_id(0)
+    groups = channels // per_group
+    n, group = row // groups, row % groups
+    c, s = tl.arange(0, block_c), tl.arange(0, block_s)
+    mask = (s < splits)[:, None] & (c < per_group)[None, :]
+    place = (n * splits + s)[:, None] * channels + group * per_group + c[None, :]
+    weight = tl.load(weight_ptr + group * per_group + c, mask=c < per_group, other=0.0).to(tl.float32)[None, :]
+    total = tl.load(sum_ptr + place, mask=mask, other=0.0) * weight
+    product = tl.load(sum_ptr + second + place, mask=mask, other=0.0) * weight
+    size = per_group * 1.0 * pixels
+    tl.store(out_ptr + row, tl.sum(tl.sum(total, 1), 0) / size)
+    tl.store(out_ptr + tl.num_programs(0) + row, tl.sum(tl.sum(product, 1), 0) / size)
+
+
+@triton.jit
+def group_norm_silu_backward(
+    x_ptr, dy_ptr, dx_ptr, weight_ptr, bias_ptr, mean_ptr, rstd_ptr, mean_dz_ptr, mean_product_ptr, channels, pixels,
+    step_n, step_c, step_p, per_group, block_c: tl.constexpr, block_p: tl.constexpr,
+):  # fmt: skip
+    c = tl.program_id(0) * block_c + tl.arange(0, block_c)
+    p = tl.program_id(1) * block_p + tl.arange(0, block_p)
+    n = tl.program_id(2).to(tl.int64)
+    has_c = c < channels
+    group = n * (channels // per_group) + c // per_group
+    mean = tl.load(mean_ptr + group, mask=has_c, other=0.0)
+    rstd = tl.load(rstd_ptr + group, mask=has_c, other=0.0)
+    mean_dz = tl.load(mean_dz_ptr + group, mask=has_c, other=0.0)
+    mean_product = tl.load(mean_product_ptr + group, mask=has_c, other=0.0)
+    weight = tl.load(weight_ptr + c, mask=has_c, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + c, mask=has_c, other=0.0).to(tl.float32)
+    place = n * step_n + (c.to(tl.int64) * step_c)[:, None] + (p.to(tl.int64) * step_p)[None, :]
+    mask = has_c[:, None] & (p < pixels)[None, :]
+    x = tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    dy = tl.load(dy_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    normal, dz = _through_silu(x, dy, mean, rstd, weight, bias)
+    dx = rstd[:, None] * (weight[:, None] * dz - mean_dz[:, None] - normal * mean_product[:, None])
+    tl.store(dx_ptr + place, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def geglu_forward(x_ptr, y_ptr, size, width: tl.constexpr, block: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    mask, place = i < size, i + i // width * width  # rows of x are two widths long: values, then gates
+    value = tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    gate = tl.load(x_ptr + place + width, mask=mask, other=0.0).to(tl.float32)
+    share = 0.5 + 0.5 * tl.erf(gate * 0.7071067811865476)
+    tl.store(y_ptr + i, (value * gate * share).to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def geglu_backward(x_ptr, dy_ptr, dx_ptr, size, width: tl.constexpr, block: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    mask, place = i < size, i + i // width * width
+    value = tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    gate = tl.load(x_ptr + place + width, mask=mask, other=0.0).to(tl.float32)
+    dy = tl.load(dy_ptr + i, mask=mask, other=0.0).to(tl.float32)
+    share = 0.5 + 0.5 * tl.erf(gate * 0.7071067811865476)
+    slope = share + gate * 0.3989422804014327 * tl.exp(-0.5 * gate * gate)
+    tl.store(dx_ptr + place, (dy * gate * share).to(dx_ptr.dtype.element_ty), mask=mask)
+    tl.store(dx_ptr + place + width, (dy * value * slope).to(dx_ptr.dtype.element_ty), mask=mask)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How one tensor is cut into tiles, and how many chunks its sums come from."""
+
+    size: tuple[int, int]  # channels, pixels
+    steps: tuple[int, int, int]  # strides of sample, channel, pixel
+    per_group: int
+    chunk: int  # pixels of a chunk
+    num_chunks: int
+    tile: dict[str, int]
+    group_tile: dict[str, int]
+    chunk_grid: tuple[int, int, int]
+    tile_grid: tuple[int, int, int]
+
+
+@cache
+def _plan(shape: tuple[int, ...], is_nhwc: bool, groups: int) -> _Plan:
+    samples, channels, pixels = shape[0], shape[1], math.prod(shape[2:])
+    if is_nhwc:
+        block_c = min(triton.next_power_of_2(channels), _CHANNELS_NHWC)
+        block_p = _TILE // block_c
+    else:
+        block_p = min(triton.next_power_of_2(pixels), _TILE // 2)
+        block_c = _TILE // block_p
+    columns, tiles = triton.cdiv(channels, block_c), triton.cdiv(pixels, block_p)
+    wanted = min(triton.cdiv(_SUM_PROGRAMS, columns * samples), _MAX_CHUNKS, tiles)
+    chunk = triton.cdiv(tiles, wanted) * block_p
+    num_chunks = triton.cdiv(pixels, chunk)
+    return _Plan(
+        size=(channels, pixels),
+        steps=(channels * pixels, 1, channels) if is_nhwc else (channels * pixels, pixels, 1),
+        per_group=channels // groups,
+        chunk=chunk,
+        num_chunks=num_chunks,
+        tile={"block_c": block_c, "block_p": block_p},
+        group_tile={
+            "per_group": channels // groups,
+            "block_c": triton.next_power_of_2(channels // groups),
+            "block_s": triton.next_power_of_2(num_chunks),
+        },
+        chunk_grid=(columns, num_chunks, samples),
+        tile_grid=(columns, tiles, samples),
+    )
+
+
+def _laid_out(x: Tensor, groups: int) -> tuple[Tensor, _Plan]:
+    """The tensor without gaps, and its plan."""
+    layout = layout_of(x)
+    return x.contiguous(memory_format=layout), _plan(tuple(x.shape), layout is torch.channels_last, groups)
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """NHWC only where it is not NCHW, too (one channel, or one pixel)."""
+    is_nhwc = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if is_nhwc else torch.contiguous_format
+
+
+def _norm_silu(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, plan = _laid_out(x, groups)
+    samples, channels = x.shape[:2]
+    y = torch.empty_like(x, dtype=dtype)
+    means, squares = x.new_empty((2, samples, plan.num_chunks, channels), dtype=torch.float32)
+    mean, rstd = (x.new_empty((samples, groups), dtype=torch.float32) for _ in range(2))
+    with torch.cuda.device_of(x):
+        group_norm_silu_moments[plan.chunk_grid](x, means, squares, *plan.size, *plan.steps, plan.chunk, **plan.tile)
+        group_norm_silu_statistics[(samples * groups,)](
+            means, squares, mean, rstd, *plan.size, plan.chunk, plan.num_chunks, eps, **plan.group_tile
+        )
+        group_norm_silu_forward[plan.tile_grid](
+            x, y, weight, bias, mean, rstd, *plan.size, *plan.steps, plan.per_group, **plan.tile
+        )
+    return y, mean, rstd
+
+
+def _norm_silu_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    (samples, groups), channels = mean.shape, x.shape[1]
+    x, plan = _laid_out(x, groups)
+    dy = dy.contiguous(memory_format=layout_of(x))
+    dx = torch.empty_like(x)
+    sums = x.new_empty((2, samples * plan.num_chunks, channels), dtype=torch.float32)
+    means = x.new_empty((2, samples, groups), dtype=torch.float32)
+    given = (weight, bias, mean, rstd)
+    with torch.cuda.device_of(x):
+        group_norm_silu_backward_sums[plan.chunk_grid](
+            x, dy, *given, sums, *plan.size, *plan.steps, plan.per_group, plan.chunk, **plan.tile
+        )
+        group_norm_silu_backward_statistics[(samples * groups,)](
+            sums, weight, means, *plan.size, plan.num_chunks, sums[0].numel(), **plan.group_tile
+        )
+        group_norm_silu_backward[plan.tile_grid](
+            x, dy, dx, *given, means[0], means[1], *plan.size, *plan.steps, plan.per_group, **plan.tile
+        )
+    of_bias, of_weight = sums.sum(1)
+    return dx, of_weight.to(weight.dtype), of_bias.to(bias.dtype)
+
+
+def _geglu(x: Tensor) -> Tensor:
+    x = x.contiguous()
+    y = x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
+    with torch.cuda.device_of(x):
+        geglu_forward[(triton.cdiv(y.numel(), 1024),)](x, y, y.numel(), width=y.shape[-1], block=1024)
+    return y
+
+
+def _geglu_backward(dy: Tensor, x: Tensor) -> Tensor:
+    x, dy = x.contiguous(), dy.contiguous()
+    dx = torch.empty_like(x)
+    with torch.cuda.device_of(x):
+        geglu_backward[(triton.cdiv(dy.numel(), 1024),)](x, dy, dx, dy.numel(), width=dy.shape[-1], block=1024)
+    return dx
+
+
+def _fake_norm_silu(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    y = torch.empty_like(x.contiguous(memory_format=layout_of(x)), dtype=dtype)
+    mean, rstd = (x.new_empty((x.shape[0], groups), dtype=torch.float32) for _ in range(2))
+    return y, mean, rstd
+
+
+def _fake_norm_silu_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    dx = torch.empty_like(x.contiguous(memory_format=layout_of(x)))
+    return dx, torch.empty_like(weight), torch.empty_like(bias)
+
+
+def _fake_geglu(x: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
+
+
+def _fake_geglu_backward(dy: Tensor, x: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _keep_for_norm_silu(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, weight, bias, *_ = inputs
+    _, mean, rstd = output
+    ctx.save_for_backward(x, weight, bias, mean, rstd)
+
+
+def _differentiate_norm_silu(ctx: Any, dy: Tensor, d_mean: Tensor, d_rstd: Tensor) -> tuple[Tensor | None, ...]:
+    return (*torch.ops.steplens.group_norm_silu_backward(dy, *ctx.saved_tensors), None, None, None)
+
+
+def _keep_for_geglu(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_geglu(ctx: Any, dy: Tensor) -> Tensor:
+    found: Tensor = torch.ops.steplens.geglu_backward(dy, *ctx.saved_tensors)
+    return found
+
+
+# Not torch.library.custom_op, whose wrappers cost the CPU several times more at every call.
+_LIBRARY = torch.library.Library("steplens", "FRAGMENT")
+for _schema, _run, _fake in (
+    (
+        "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups, float eps, ScalarType dtype)"
+        " -> (Tensor, Tensor, Tensor)",
+        _norm_silu,
+        _fake_norm_silu,
+    ),
+    (
+        "group_norm_silu_backward(Tensor dy, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor rstd)"
+        " -> (Tensor, Tensor, Tensor)",
+        _norm_silu_backward,
+        _fake_norm_silu_backward,
+    ),
+    ("geglu(Tensor x) -> Tensor", _geglu, _fake_geglu),
+    ("geglu_backward(Tensor dy, Tensor x) -> Tensor", _geglu_backward, _fake_geglu_backward),
+):
+    _LIBRARY.define(_schema)
+    _name = _schema.partition("(")[0]
+    _LIBRARY.impl(_name, _run, "CompositeExplicitAutograd")  # CUDA; a CPU under Triton's interpreter
+    torch.library.register_fake(f"steplens::{_name}", _fake, lib=_LIBRARY)
+torch.library.register_autograd(
+    "steplens::group_norm_silu", _differentiate_norm_silu, setup_context=_keep_for_norm_silu, lib=_LIBRARY
+)
+torch.library.register_autograd("steplens::geglu", _differentiate_geglu, setup_context=_keep_for_geglu, lib=_LIBRARY)
