@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def gpu_ms(steps: list[Callable[[], Any]]) -> list[float]:
         graph.replay()
         mark.record()
     torch.cuda.synchronize()
-    return [one.elapsed_time(other) / len(steps) for one, other in zip(marks[1:], marks[2:], strict=False)]
+    return [one.elapsed_time(other) / len(steps) for one, other in pairwise(marks[1:])]
 
 
 def host_us(step: Callable[[], Any]) -> float:
