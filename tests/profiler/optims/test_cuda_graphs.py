@@ -9,6 +9,7 @@ from torch import nn
 from profiler.combo import Combo
 from profiler.optims import cuda_graphs
 from profiler.subject import NotApplicable, Subject
+from profiler.traces.objects import Found
 from profiler.tracing import Trace
 from profiler.verify import verify
 from tests.support.unets import subject, trace, workload
@@ -49,7 +50,9 @@ def test_an_optimizer_to_be_recorded_keeps_its_step_on_the_device() -> None:
 def test_launches_are_counted(plain: tuple[Subject, Trace], calls: list[str], finding: str) -> None:
     made, traced = plain
     evidence = cuda_graphs.apply(made, "whole_step")[1]
-    found = verify(evidence, replace(traced, found=replace(traced.found, launches=tuple(calls))), made)
+    objects = Found(traced.attribution)
+    vars(objects)["launches"] = tuple(calls)  # in the place of what it would read from the columns
+    found = verify(evidence, replace(traced, found=objects), made)
     assert found.confirmed is (finding == "")
     assert finding in found.finding
 
@@ -73,3 +76,14 @@ def test_without_a_gpu_nothing_is_recorded(tmp_path: Path) -> None:
     made, _ = subject(workload(), RECORDED)
     with pytest.raises((AssertionError, RuntimeError)):
         trace(made, tmp_path)
+
+
+def test_a_sampler_may_launch_its_own_arithmetic(plain: tuple[Subject, Trace]) -> None:
+    """A fifth of the kernels: a whole forward beside its graph would be half of them."""
+    made, traced = plain
+    sampling = replace(made, workload=replace(made.workload, mode="sample", num_inference_steps=1))
+    objects = Found(traced.attribution)
+    vars(objects)["launches"] = ("cudaGraphLaunch", *["cudaLaunchKernel"] * int(0.2 * traced.num_kernels))
+    evidence = cuda_graphs.apply(sampling, "whole_step")[1]
+    for subject_of, confirmed in ((sampling, True), (made, False)):
+        assert verify(evidence, replace(traced, found=objects), subject_of).confirmed is confirmed
