@@ -8,6 +8,7 @@ Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-captu
 import copy
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -47,8 +48,7 @@ class Replay(Generic[Result]):
     def _record(self, inputs: Inputs) -> torch.cuda.CUDAGraph:
         self._buffers = copy.deepcopy(inputs)
         before = _Training(self._optimizer) if self._optimizer else None
-        # Warmed up on the stream that records: autograd and cuBLAS keep things per stream.
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = _side_stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), warnings.catch_warnings():
             # A capturable optimizer warns of steps that nobody records.
@@ -63,6 +63,12 @@ class Replay(Generic[Result]):
         with torch.cuda.graph(graph, stream=stream):
             self._result = self._run(self._buffers)
         return graph
+
+
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    """The stream that warms up and records, one for the whole process: autograd and cuBLAS keep things per stream."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 class _Training:

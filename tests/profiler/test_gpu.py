@@ -120,7 +120,8 @@ def test_the_optimizer_is_launched_as_asked(choice: Any, tmp_path: Path) -> None
     assert found.confirmed, found.finding
     launched = sum(kernel.phase == "optimizer" for kernel in traced.found.kernels)
     tensors = found.facts["num_tensors"]
-    assert launched > 5 * tensors if choice == "adamw" else launched < tensors
+    least, most = {"adamw": (5, 20), "adamw_8bit": (1, 5)}.get(choice, (0, 1))  # torchao updates tensor by tensor
+    assert least * tensors <= launched < most * tensors
 
 
 @pytest.mark.parametrize("kind", ["conditional_unet", "pixel_unet"])
@@ -146,7 +147,9 @@ def test_a_recorded_training_step_trains_like_an_eager_one(kind: str, optimizer:
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     # The change, not the weights: three steps at 1e-4 hardly show in them. AdamW's first steps are near sign(gradient),
     # so that a gradient that rounds to either side of 0 counts fully.
-    changes = [[p - b for p, b in zip(made.unet.parameters(), before, strict=True)] for made in (plain, graphed)]
+    changes = [
+        [p.detach() - b for p, b in zip(made.unet.parameters(), before, strict=True)] for made in (plain, graphed)
+    ]
     error = sum(float((one - other).norm() ** 2) for one, other in zip(*changes, strict=True)) ** 0.5
     assert error <= 1e-2 * sum(float(one.norm() ** 2) for one in changes[0]) ** 0.5
     traced = trace(graphed, tmp_path)

@@ -147,14 +147,15 @@ def _sample(**changes: Any) -> torch.Tensor:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
 @pytest.mark.parametrize("kind", ["conditional_unet", "pixel_unet"])
 def test_no_step_of_the_loop_waits_for_the_gpu(kind: str) -> None:
     made, _ = subject(workload(kind, mode="sample", device="cuda"), Combo(attention="sdpa", precision="bf16"))
     step, inputs = make_step(made), inputs_of(made)[0]
     step(inputs, no_phase)
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         step(inputs, no_phase)
     finally:
         torch.cuda.set_sync_debug_mode("default")
