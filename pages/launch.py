@@ -21,7 +21,8 @@ with left:
     if plans.has_own_workload(kind):
         workload = form.device_form("launch", device=device)
     else:
-        workload = form.workload_form("launch", mode=plans.mode_of(kind), device=device)
+        own = {"mode": plans.mode_of(kind), "without": plans.sets(kind)}
+        workload = form.workload_form("launch", device=device, **own)
 if workload is None:
     st.stop()
 

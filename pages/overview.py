@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.charts import kernels, ladder, tradeoff
-from pages.widgets import data, first_run, jobs, run_table, studies, winners
+from pages.widgets import data, first_run, jobs, run_table, studies, study_views, winners
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -24,13 +24,15 @@ rows = studies.study_ladder(sweep, study)
 studies.show_environment(study)
 winners.show_headlines(rows)
 
-samples = data.read(frames.samples, tuple(rows["run_id"]))
-figure = ladder.ladder(rows, samples, study=study["workload_label"].iloc[0], dark=is_dark())
-show_chart(figure, rows, key="overview_ladder", name="speedup-ladder")
-st.caption(
-    "Each row says what it changed against the earlier row that is most like it. Grey is the baseline or no "
-    "difference; a row without a bar says why it has none."
-)
+has_view = study_views.show_view(sweep, rows, key="overview")
+with st.expander("Every run against the baseline") if has_view else st.container():
+    samples = data.read(frames.samples, tuple(rows["run_id"]))
+    figure = ladder.ladder(rows, samples, study=study["workload_label"].iloc[0], dark=is_dark())
+    show_chart(figure, rows, key="overview_ladder", name="speedup-ladder")
+    st.caption(
+        "Each row says what it changed against the earlier row that is most like it. Grey is the baseline or no "
+        "difference; a row without a bar says why it has none."
+    )
 with st.grid(2, min_column_width=480, gap="medium"):
     show_chart(tradeoff.tradeoff(rows, dark=is_dark()), rows, key="overview_tradeoff", name="speed-against-memory")
     categories = data.read(frames.kernel_categories, winners.why_run_ids(rows))

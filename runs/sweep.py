@@ -48,6 +48,7 @@ class SweepKind:
     rungs: Callable[[Workload, Options, Machine | None], list[Rung]]
     takes: Literal["", "lists", "stack"] = ""  # whether it asks for choices per family: several, or one
     has_own_workload: bool = False
+    sets: tuple[str, ...] = ()  # the fields of the workload that it varies by itself
 
 
 def expand(
@@ -253,6 +254,7 @@ SWEEPS: dict[str, SweepKind] = {
             description="Baseline and stack at doubled batches until one does not fit.",
             mode=None,
             rungs=studies.scaling_batch,
+            sets=("batch",),
             takes="stack",
         ),
         SweepKind(
@@ -267,6 +269,7 @@ SWEEPS: dict[str, SweepKind] = {
             description="Baseline and stack on models of growing size: the zoo's, or sd15 in other widths and depths.",
             mode=None,
             rungs=studies.scaling_model,
+            sets=("model", "resolution"),
             takes="stack",
         ),
         SweepKind(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from profiler.combo import FAMILIES
 from profiler.record import Record
-from store import db, folders, labels, ratios
+from store import db, folders, labels, ratios, studies
 from store.db import Connection, StoreError
 
 MEMORY_CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "workspace", "other")
@@ -45,11 +45,48 @@ def ladder(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
     baseline's; drift how far the baseline's own repetitions are apart (0.02: 2%).
     """
     with db.reading(_database(database)) as connection:
-        pairs = db.rows(connection, "sweep_pairs", sweep_id=sweep_id)
-        frame = _against(connection, [run for run, _ in pairs], [baseline for _, baseline in pairs])
-        choices = _by_id(connection, frame["run_id"])
-    frame.insert(4, "step_label", pd.Series(labels.steps(choices), dtype="str"))
-    return frame
+        return _ladder(connection, sweep_id)[0]
+
+
+def interactions(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per two choices that a sweep ran together and each alone (the study pairs).
+
+    interaction is speedup(both) / (speedup(first) x speedup(second)) with its 95% interval: 1 is none. verdict: help,
+    overlap, independent, or unknown with why_unknown.
+    """
+    with db.reading(_database(database)) as connection:
+        rows, runs = _ladder(connection, sweep_id)
+        return studies.interactions(rows, runs, _samples_of(connection, _with_baselines(rows)))
+
+
+def contributions(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per choice: what it buys alone (one_at_a_time), or what the stack loses without it (leave_one_out).
+
+    gain is a ratio of step times with its 95% interval, memory_gain one of peaks: above 1 the choice pays.
+    """
+    with db.reading(_database(database)) as connection:
+        rows, runs = _ladder(connection, sweep_id)
+        stack = studies.whole_stack(runs)
+        if stack is None:
+            return studies.alone(rows, runs)
+        against = _against(connection, rows["run_id"].tolist(), [stack] * len(rows))
+        return studies.without(against, rows, runs, stack)
+
+
+def scaling(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per size and series (baseline, stack) of a scaling study: x is batch, pixels or million parameters.
+
+    samples_per_s has its 95% interval; a run that did not fit keeps its row, with status and cause.
+    """
+    with db.reading(_database(database)) as connection:
+        rows, runs = _ladder(connection, sweep_id)
+        return studies.scaling(rows, runs, _samples_of(connection, rows["run_id"].tolist()))
+
+
+def covering(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per two choices of different families in a sweep: how many runs hold both, and the best of their ends."""
+    with db.reading(_database(database)) as connection:
+        return studies.covering(*_ladder(connection, sweep_id))
 
 
 def comparison(baseline_run_id: str, run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
@@ -143,6 +180,19 @@ def _query_rows(name: str, rows: pa.Table, **parameters: Any) -> pd.DataFrame:
     """Query one of the files that stay in the run folder; the SQL names its table as the query is named."""
     with db.scratch() as connection:
         return db.query(connection, name, {name.removesuffix("_timeline"): rows}, **parameters)
+
+
+def _ladder(connection: Connection, sweep_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The ladder's rows, and every scalar of the same runs in the same order."""
+    pairs = db.rows(connection, "sweep_pairs", sweep_id=sweep_id)
+    frame = _against(connection, [run for run, _ in pairs], [baseline for _, baseline in pairs])
+    scalars = _by_id(connection, frame["run_id"])
+    frame.insert(4, "step_label", pd.Series(labels.steps(scalars), dtype="str"))
+    return frame, scalars
+
+
+def _with_baselines(rows: pd.DataFrame) -> list[str]:
+    return [*rows["run_id"], *rows["baseline_run_id"].dropna()]
 
 
 def _against(connection: Connection, run_ids: list[str], baseline_run_ids: list[str | None]) -> pd.DataFrame:

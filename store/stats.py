@@ -34,12 +34,31 @@ def ratio_interval(
 
     It knows the spread within two runs, not the drift between them: verdict needs both.
     """
-    above, below = np.asarray(numerator, float), np.asarray(denominator, float)
-    if min(len(above), len(below)) < MIN_SAMPLES or below.min() <= 0:
+    return product_interval([numerator], [denominator], num_resamples=num_resamples, confidence=confidence, seed=seed)
+
+
+def product_interval(
+    numerators: Sequence[Sequence[float] | Floats],
+    denominators: Sequence[Sequence[float] | Floats],
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Interval | None:
+    """The same for a product of medians over a product of medians, each resampled by itself; None for too few samples.
+
+    What stands above and below the line is one run's median: it must be left out of both.
+    """
+    above, below = ([np.asarray(one, float) for one in side] for side in (numerators, denominators))
+    if min(map(len, [*above, *below])) < MIN_SAMPLES or any(one.min() <= 0 for one in below):
         return None
     random = np.random.default_rng(seed)
-    ratios = resampled_medians(above, num_resamples, random) / resampled_medians(below, num_resamples, random)
-    low, high = np.quantile(ratios, ((1 - confidence) / 2, (1 + confidence) / 2))
+    products = np.ones(num_resamples)
+    for one in above:
+        products = products * resampled_medians(one, num_resamples, random)
+    for one in below:
+        products = products / resampled_medians(one, num_resamples, random)
+    low, high = np.quantile(products, ((1 - confidence) / 2, (1 + confidence) / 2))
     return Interval(low=float(low), high=float(high))
 
 

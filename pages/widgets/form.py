@@ -22,14 +22,17 @@ ONLY_IN_MODE = {
 }
 
 
-def workload_form(key: str, *, mode: str | None, device: str) -> Workload | None:
+def workload_form(key: str, *, mode: str | None, device: str, without: tuple[str, ...] = ()) -> Workload | None:
     """The workload of the widgets; None, with the reason shown, when its values make none.
 
-    mode: the only one that the chosen sweep is for, or None for all; device: what this machine would take.
+    mode: the only one that the chosen sweep is for, or None for all; device: what this machine would take; without:
+    the fields that the sweep sets by itself.
     """
     defaults: dict[str, Any] = {"device": device, "mode": mode or "inference"}
     values: dict[str, Any] = {}
-    for name in MAIN:
+    if without:
+        st.caption(f"This study goes through {' and '.join(without)} by itself.")
+    for name in (name for name in MAIN if name not in without):
         fixed = name == "mode" and mode is not None
         values[name] = mode if fixed else _widget(name, key, defaults)
         if name == "model":
@@ -126,8 +129,7 @@ def show_impossible(reasons: dict[tuple[str, str], str]) -> None:
         return
     rows = [{"family": family, "choice": choice, "why": why} for (family, choice), why in reasons.items()]
     with st.expander(f"{len(rows)} choices (✕) are not possible on this machine: why", icon=":material/block:"):
-        config = {"why": st.column_config.TextColumn(width="large")}
-        st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=config)
+        st.table(pd.DataFrame(rows), hide_index=True)  # wraps the reasons, which a data frame would cut
 
 
 def device_form(key: str, *, device: str) -> Workload:

@@ -6,12 +6,13 @@ import pandas as pd
 import streamlit as st
 
 from pages.charts import readable
-from pages.widgets import data, jobs, tables
+from pages.widgets import data, jobs
 from profiler.combo import BASELINE, Combo
 from profiler.machine import Machine
 from profiler.workload import Workload
 from runs import job_queue, sweep
 
+MANY, TALL_PX = 14, 560  # rows that stand on the page at once, and the height that scrolls beyond
 KINDS: dict[str, str] = {name: kind.description for name, kind in sweep.SWEEPS.items()}
 
 
@@ -22,6 +23,11 @@ def mode_of(kind: str) -> str | None:
 
 def has_own_workload(kind: str) -> bool:
     return sweep.SWEEPS[kind].has_own_workload
+
+
+def sets(kind: str) -> tuple[str, ...]:
+    """The fields of the workload that a sweep varies by itself."""
+    return sweep.SWEEPS[kind].sets
 
 
 def has_families(kind: str) -> bool:
@@ -98,13 +104,9 @@ def show_jobs(plan: sweep.Sweep) -> None:
         rows.insert(1, "here", ["not possible" if job.job_id in rejected else "" for job in plan.jobs])
     if rows["workload"].nunique() == 1:
         rows = rows.drop(columns="workload")
-    config = {
-        "run": st.column_config.TextColumn("Run", width=300),
-        "workload": st.column_config.TextColumn("Workload", width=190),
-        "why": st.column_config.TextColumn("Why", width="large"),
-        "here": st.column_config.TextColumn("Here", width=100),
-    }
-    st.dataframe(rows, hide_index=True, column_config=config, height=tables.fit(rows))
+    # A table of text wraps where a data frame would cut.
+    with st.container(height=TALL_PX if len(rows) > MANY else "content", border=False):
+        st.table(rows.rename(columns=str.capitalize), hide_index=True)
 
 
 def submit_button(plan: sweep.Sweep, key: str) -> None:

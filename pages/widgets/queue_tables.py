@@ -32,7 +32,7 @@ def show_waiting(states: list[JobState], key: str) -> None:
     )
     columns = {
         "place": Column.NumberColumn("#", width=40),
-        "job": Column.TextColumn("Job", width="large"),
+        "job": Column.TextColumn("Job", width=210),
         "workload": Column.TextColumn("Workload"),
         "sweep": Column.TextColumn("Sweep"),
         "waits": Column.TextColumn("Waits"),
@@ -46,22 +46,23 @@ def show_ended(states: list[JobState], key: str) -> None:
     rows = pd.DataFrame(
         {
             "status": [state.status or "no record" for state in states],
-            "job": [_name(state) for state in states],
-            "workload": ["" if state.job.kind == "probe" else state.job.workload.label for state in states],
-            "took": [readable.duration(state.elapsed_s) for state in states],
-            "cause": [state.cause for state in states],
             "run": [f"/run?run={state.job.job_id}" if state.job.kind == "measure" else None for state in states],
+            "job": [_name(state) for state in states],
+            "cause": [state.cause for state in states],
             "retry": [RETRY if state.status in RETRIABLE else None for state in states],
+            "took": [readable.duration(state.elapsed_s) for state in states],
+            "workload": ["" if state.job.kind == "probe" else state.job.workload.label for state in states],
         }
     )
+    # In the order of what a narrow screen must still show: what is cut off at the right can be scrolled to.
     columns = {
-        "status": Column.TextColumn("Status", width=90),
-        "job": Column.TextColumn("Job", width="large"),
-        "workload": Column.TextColumn("Workload"),
-        "took": Column.TextColumn("Took", width=100, alignment="right"),
-        "cause": Column.TextColumn("Cause", width="large"),
-        "run": Column.LinkColumn("Run", display_text="open", width=70),
+        "status": Column.TextColumn("Status", width=80),
+        "run": Column.LinkColumn("Run", display_text="open", width=50),
+        "job": Column.TextColumn("Job", width=190),
+        "cause": Column.TextColumn("Cause", width=330),
         "retry": _button(_retry, states, key, f"{key}_retry_row"),
+        "took": Column.TextColumn("Took", width=90, alignment="right"),
+        "workload": Column.TextColumn("Workload", width=190),
     }
     table_key, height = f"{key}_ended", tables.fit(rows)
     st.dataframe(rows, hide_index=True, column_config=columns, key=table_key, placeholder="—", height=height)

@@ -10,6 +10,8 @@ from pages.widgets import data, linked
 from profiler.workload import ZOO
 from store import frames
 
+FEW = 4  # workloads that stand side by side on a narrow page
+
 
 def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
     """A sweep and, where it holds several workloads, one of them; returns the sweep and that workload's runs.
@@ -25,12 +27,14 @@ def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
         chosen = linked.select("Study", labels, f"{key}_study", default=sweeps.index[0], width=620)
         runs = data.read(frames.runs)
         runs = runs[runs["sweep_id"] == chosen]
-        workloads = sorted(runs["workload_label"].unique())
+        workloads = runs.sort_values("sweep_position")["workload_label"].drop_duplicates().tolist()
         workload = workloads[0]
         if len(workloads) > 1:
-            workload = st.segmented_control(
-                "Workload", workloads, default=workload, required=True, key=f"{key}_workload", bind="query-params"
-            )
+            place = {"key": f"{key}_workload", "bind": "query-params"}
+            if len(workloads) <= FEW:
+                workload = st.segmented_control("Workload", workloads, default=workload, required=True, **place)
+            else:
+                workload = st.selectbox("Workload", workloads, width=320, **place)
     return sweeps.loc[chosen], runs[runs["workload_label"] == workload]
 
 

@@ -8,7 +8,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from profiler.combo import Combo
+from profiler.combo import BASELINE, Combo
 from profiler.record import SweepPlace
 from runs import job_queue
 from store import folders
@@ -20,6 +20,7 @@ from tests.support.run_folders import (
     step_samples,
     write_ladder,
     write_run,
+    write_study,
 )
 
 APP = Path(__file__).parents[2] / "app.py"
@@ -45,7 +46,30 @@ def _full(runs: Path) -> None:
     write_run(runs, run_id="broken", step_ms=step_samples(9.0), started_at=FIRST_START - timedelta(days=2), **failed)
 
 
-HOMES: dict[str, Callable[[Path], None]] = {"empty": _empty, "one_run": _one_run, "oom_only": _oom_only, "full": _full}
+def _studies(runs: Path) -> None:
+    """A study of each kind that has a view of its own; one choice halves the step, a second adds nothing."""
+
+    def factor(combo: Combo) -> float:
+        return 1.0 if combo == BASELINE else 0.5
+
+    stack = {"attention": ["sdpa"], "precision": ["bf16"]}
+    for name in ("pairs", "leave_one_out", "scaling_batch"):
+        write_study(runs, name, GPU_WORKLOAD, factor, families=stack)
+    write_study(runs, "one_at_a_time", CPU_WORKLOAD, factor)
+    for position, attention in enumerate(("math", "sdpa", "flex")):
+        place = SweepPlace(sweep_id="covering", name="covering", position=position, num_jobs=3)
+        how = {"status": "failed", "cause": "RuntimeError: no such kernel"} if attention == "flex" else {}
+        combo = Combo(attention=attention, precision="bf16" if position else "fp32")
+        write_run(runs, run_id=f"covering-{attention}", combo=combo, workload=CPU_WORKLOAD, sweep=place, **how)
+
+
+HOMES: dict[str, Callable[[Path], None]] = {
+    "empty": _empty,
+    "one_run": _one_run,
+    "oom_only": _oom_only,
+    "full": _full,
+    "studies": _studies,
+}
 
 
 @pytest.fixture

@@ -110,6 +110,25 @@ def test_overview_of_a_study_without_a_single_time_keeps_its_rows(make_home: Mak
     assert any("CUDA out of memory" in note for note in notes)
 
 
+@pytest.mark.parametrize(
+    ("study", "title", "says"),
+    [
+        ("pairs", "Interaction of two choices", "buy the same thing twice"),
+        ("leave_one_out", "What the stack loses without each choice", "No choice gains time beyond spread and drift"),
+        ("one_at_a_time", "What each choice buys alone", "buys most time"),
+        ("scaling_batch", "Throughput and memory over batch", "pays at every size"),
+        ("covering", "Pairs of choices, and how their runs ended", "3 of 6 pairs are in some run"),
+    ],
+)
+def test_a_study_answers_its_own_question(study: str, title: str, says: str, make_home: Make, open_page: Open) -> None:
+    make_home("studies")
+    app = open_page("overview", overview_study=study)
+    assert not app.exception
+    assert titles(app)[0] == title
+    assert says in words(app)
+    assert any("baseline" in one.label for one in app.expander), "the ladder is folded away"
+
+
 def test_runs_without_a_sweep_are_listed(make_home: Make, open_page: Open) -> None:
     make_home("one_run")
     app = open_page("overview")
@@ -137,7 +156,7 @@ def test_launch_offers_every_family_of_combo(make_home: Make, open_page: Open) -
 def test_launch_says_why_a_choice_is_impossible_here(make_home: Make, open_page: Open) -> None:
     make_home("empty")
     app = open_page("launch", launch_kind="single_combo", launch_device="cpu")
-    table = next(frame.value for frame in app.dataframe if "why" in frame.value and "choice" in frame.value)
+    table = next(frame.value for frame in app.table if "choice" in frame.value)
     reasons = dict(zip(table["choice"], table["why"], strict=True))
     assert "needs CUDA" in reasons["sdpa_cudnn"]
     assert "sdpa_flash" not in reasons
@@ -204,9 +223,10 @@ def test_launch_of_a_single_combo_starts_with_one(make_home: Make, open_page: Op
 def test_launch_scales_over_models_or_the_variants_of_one(make_home: Make, open_page: Open) -> None:
     make_home("empty")
     app = open_page("launch", launch_kind="scaling_model", launch_models="variants")
-    table = next(frame.value for frame in app.dataframe if "workload" in frame.value)
-    assert any("sd15-w0.5" in workload for workload in table["workload"])
-    assert not any("sdxl" in workload for workload in table["workload"])
+    table = next(frame.value for frame in app.table if "Workload" in frame.value)
+    assert any("sd15-w0.5" in workload for workload in table["Workload"])
+    assert not any("sdxl" in workload for workload in table["Workload"])
+    assert "launch_model" not in {box.key for box in app.selectbox}, "the study chooses the models itself"
 
 
 def test_compare_follows_its_address(make_home: Make, open_page: Open) -> None:

@@ -15,6 +15,7 @@ from store import frames
 from store.db import StoreError
 from store.ingest import sync
 from tests.support.run_folders import (
+    CPU_WORKLOAD,
     FIRST_START,
     FIXTURE_CPU,
     FIXTURE_GPU,
@@ -22,6 +23,7 @@ from tests.support.run_folders import (
     step_samples,
     write_ladder,
     write_run,
+    write_study,
 )
 
 METRICS = [metric.name for metric in fields(Metrics)]
@@ -45,6 +47,19 @@ COLUMNS = {
         *("num_jobs", "num_runs", "num_done", "started_at", "ended_at"),
     ],
     "ladder": LADDER_COLUMNS,
+    "interactions": [
+        *("first", "second", "speedup_first", "speedup_second", "speedup_both"),
+        *("interaction", "interaction_low", "interaction_high", "verdict", "why_unknown", "run_id"),
+    ],
+    "contributions": [
+        *("run_id", "question", "family", "choice", "label", "gain", "gain_low", "gain_high", "verdict"),
+        *("memory_gain", "step_ms", "drift", "status", "cause"),
+    ],
+    "scaling": [
+        *("run_id", "series", "combo_label", "axis", "x", "x_label", "samples_per_s", "samples_low", "samples_high"),
+        *("peak_allocated_gib", "speedup", "speedup_low", "speedup_high", "verdict", "status", "cause"),
+    ],
+    "covering": ["family", "choice", "other_family", "other_choice", "num_runs", "outcome", "run_id", "cause"],
     "comparison": [*(name for name in LADDER_COLUMNS if name != "step_label"), "comparable"],
     "metric_ratios": [
         *("run_id", "label", "metric", "unit", "better"),
@@ -65,6 +80,10 @@ COLUMNS = {
 RUN, OOM = "fixture-ladder-02", "fixture-ladder-07"
 ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "ladder": (("fixture-ladder",), ("no such sweep",)),
+    "interactions": (("pairs",), ("no such sweep",)),
+    "contributions": (("pairs",), ("no such sweep",)),
+    "scaling": (("scaling_batch",), ("no such sweep",)),
+    "covering": (("fixture-ladder",), ("no such sweep",)),
     "comparison": (("fixture-ladder-00", (RUN,)), ()),
     "metric_ratios": (("fixture-ladder-00", (RUN,)), ("fixture-ladder-00", ())),
     "kernel_categories": (((RUN,),), ((OOM,),)),
@@ -81,6 +100,9 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
 def run_ids(root: Path, database: Path) -> list[str]:
     found = write_ladder(root)
     write_run(root, run_id="trained", workload=Workload(model="tiny", mode="train", device="cpu"))
+    stack = {"attention": ["sdpa"], "precision": ["bf16"]}
+    write_study(root, "pairs", CPU_WORKLOAD, lambda combo: 1.0, families=stack)
+    write_study(root, "scaling_batch", CPU_WORKLOAD, lambda combo: 1.0, families=stack, max_batch=1)
     sync()
     return found
 
@@ -348,7 +370,7 @@ def test_evidence_in_words(run_ids: list[str]) -> None:
 
 
 def test_sweeps(run_ids: list[str]) -> None:
-    (sweep,) = frames.sweeps().to_dict("records")
+    (sweep,) = [row for row in frames.sweeps().to_dict("records") if row["sweep_id"] == "fixture-ladder"]
     assert sweep["workload_label"] == "sd15 inference b2 512 px cuda"
     assert (sweep["num_jobs"], sweep["num_runs"], sweep["num_done"], sweep["is_recorded"]) == (10, 10, 7, False)
     assert (str(sweep["started_at"]), str(sweep["ended_at"])) == ("2026-11-01 00:00:00", "2026-11-01 00:09:30")

@@ -3,7 +3,7 @@
 Everything goes through profiler.record and pyarrow, so a change of the real format shows here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from profiler.combo import BASELINE, FAMILIES, Combo
 from profiler.machine import Machine
 from profiler.record import Evidence, Metrics, Record, Role, Status, SweepPlace
 from profiler.workload import Workload
+from runs.sweep import Options, expand
 
 FIXTURE_CPU = Machine(
     cpu_name="Fixture CPU",
@@ -150,6 +151,40 @@ def write_ladder(
         )
         run_ids.append(run_id)
     return run_ids
+
+
+def write_study(
+    root: Path,
+    name: str,
+    workload: Workload,
+    factor: Callable[[Combo], float],
+    *,
+    max_gib: float = 1e9,
+    **options: Any,
+) -> list[str]:
+    """A whole study as its sweep plans it: steps of 10 ms times batch, scaled by factor(combo); a step whose peak is
+    above max_gib ended out of memory. Returns the run ids in order."""
+    planned = expand(name, workload, None, options=Options(**options), sweep_id=name)
+    runs = [job for job in planned.jobs if job.kind == "measure"]
+    for position, job in enumerate(runs):
+        batch = job.workload.batch
+        peak = batch * (2.0 if job.combo.attention == "math" else 1.0)
+        fits = peak <= max_gib
+        how: dict[str, Any] = (
+            {"metrics": {"peak_allocated_gib": peak}} if fits else {"status": "oom", "cause": "no memory"}
+        )
+        write_run(
+            root,
+            run_id=f"{name}-{position:02d}",
+            combo=job.combo,
+            workload=job.workload,
+            step_ms=step_samples(10.0 * batch * factor(job.combo), seed=position),
+            sweep=job.sweep,
+            started_at=FIRST_START + timedelta(minutes=position),
+            parquet=False,
+            **how,
+        )
+    return [f"{name}-{position:02d}" for position in range(len(runs))]
 
 
 _FAST: dict[str, Any] = {"precision": "bf16", "attention": "sdpa", "memory_format": "channels_last"}

@@ -8,10 +8,24 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from pages.charts import curves, kernels, ladder, memory, palette, ratios, samples, telemetry, tradeoff
+from pages.charts import (
+    contributions,
+    covering,
+    curves,
+    interactions,
+    kernels,
+    ladder,
+    memory,
+    palette,
+    ratios,
+    samples,
+    scaling,
+    telemetry,
+    tradeoff,
+)
 from store import frames
 from store.ingest import sync
-from tests.support.run_folders import LADDER, Workload, write_ladder, write_run
+from tests.support.run_folders import GPU_WORKLOAD, LADDER, Combo, Workload, write_ladder, write_run, write_study
 
 CHARTS: dict[str, Callable[..., go.Figure]] = {
     "ladder": ladder.ladder,
@@ -25,13 +39,28 @@ CHARTS: dict[str, Callable[..., go.Figure]] = {
     "telemetry": telemetry.telemetry,
     "training": curves.training,
     "sampling": curves.sampling,
+    "interactions": interactions.interactions,
+    "contributions": contributions.contributions,
+    "scaling": scaling.scaling,
+    "covering": covering.covering,
 }
+STACK = {"attention": ["sdpa"], "precision": ["bf16"], "memory_format": ["channels_last"]}
+
+
+def _factor(combo: Combo) -> float:
+    """bf16 and channels_last help each other; sdpa and bf16 buy the same thing twice."""
+    held = {combo.attention, combo.precision, combo.memory_format}
+    together = (0.8 if {"bf16", "channels_last"} <= held else 1.0) * (1.3 if {"bf16", "sdpa"} <= held else 1.0)
+    return (0.5 if "bf16" in held else 1.0) * (0.8 if "sdpa" in held else 1.0) * together
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("charts")
     write_ladder(home / "runs", sweep_id="ladder")
+    for name in ("pairs", "leave_one_out"):
+        write_study(home / "runs", name, GPU_WORKLOAD, _factor, families=STACK)
+    write_study(home / "runs", "scaling_batch", GPU_WORKLOAD, _factor, families=STACK, max_batch=8, max_gib=8)
     write_run(home / "runs", run_id="train", workload=Workload(model="tiny", mode="train", device="cpu"))
     sync([home / "runs"], home / "index.duckdb")
     return home / "index.duckdb"
@@ -53,6 +82,10 @@ def rows(database: Path) -> dict[str, pd.DataFrame]:
         "telemetry": frames.telemetry("ladder-00", database=database),
         "training": frames.curves("train", database=database),
         "sampling": _points(latents_error=[1e-7, 3e-7], latents_error_eager=[1e-7, 2e-7]),
+        "interactions": frames.interactions("pairs", database=database),
+        "contributions": frames.contributions("leave_one_out", database=database),
+        "scaling": frames.scaling("scaling_batch", database=database),
+        "covering": frames.covering("pairs", database=database),
     }
 
 
@@ -215,3 +248,55 @@ def test_sampling_draws_the_yardsticks_and_leaves_out_what_a_logarithm_cannot_ho
     lines = {trace.name: list(trace.y) for trace in curves.sampling(rows).data}
     assert list(lines) == ["plain eager in fp32: the noise floor", "plain eager at this precision", "this run"]
     assert lines["this run"] == [1e-3]
+
+
+def test_interactions_name_who_helps_and_who_overlaps(rows: dict[str, pd.DataFrame]) -> None:
+    figure, text = interactions.interactions(rows["interactions"]), interactions.reading(rows["interactions"])
+    assert figure.layout.yaxis.ticktext[0] == "bf16 + channels_last"
+    assert figure.data[0].marker.color[0] == palette.BETTER
+    assert figure.data[0].marker.color[-1] == palette.WORSE
+    assert text == (
+        "**bf16** and **channels_last** (1.25×) help each other; **sdpa** and **bf16** (0.77×) buy the same thing "
+        "twice; 1 of 3 pairs multiply as if the other were not there."
+    )
+
+
+def test_contributions_stand_in_order_of_what_they_pay(rows: dict[str, pd.DataFrame]) -> None:
+    figure, text = contributions.contributions(rows["contributions"]), contributions.reading(rows["contributions"])
+    gains = list(figure.data[0].x)
+    assert gains == sorted(gains, reverse=True)
+    assert figure.layout.title.text == contributions.TITLES["without"]
+    assert text.startswith(
+        "Without **bf16** a step of the stack takes 1.92× as long; without **sdpa** its peak is 2.00×"
+    )
+    assert "slower: sdpa" in text, "without it the stack would be faster"
+
+
+def test_a_choice_that_was_rejected_keeps_its_row_and_reason(rows: dict[str, pd.DataFrame]) -> None:
+    lost = rows["contributions"].assign(gain=None, status="rejected", cause="it needs a GPU").astype({"gain": float})
+    notes = [note.text for note in contributions.contributions(lost).layout.annotations]
+    assert sum("it needs a GPU" in note for note in notes) == len(lost)
+    assert contributions.reading(lost) == ""
+
+
+def test_scaling_marks_what_did_not_fit(rows: dict[str, pd.DataFrame]) -> None:
+    figure, text = scaling.scaling(rows["scaling"]), scaling.reading(rows["scaling"])
+    crosses = next(trace for trace in figure.data if trace.name == "did not run")
+    assert list(crosses.x) == [8.0]
+    assert "baseline, batch 8" in crosses.hovertext[0]
+    assert text.endswith("and pays at every size. The baseline does not fit at batch 8.")
+
+
+def test_scaling_names_where_the_stack_begins_to_pay(rows: dict[str, pd.DataFrame]) -> None:
+    turned = rows["scaling"].copy()
+    small = (turned["series"] == "stack") & (turned["x"] < 2)
+    turned.loc[small, ["speedup", "verdict"]] = [0.9, "slower"]
+    assert scaling.crossovers(turned) == [pytest.approx(2**0.5)]
+    assert "it begins to pay between batch 1 and batch 2." in scaling.reading(turned)
+    assert len(scaling.scaling(turned).layout.shapes) == 1
+
+
+def test_covering_has_a_cell_for_every_pair(rows: dict[str, pd.DataFrame]) -> None:
+    figure = covering.covering(rows["covering"])
+    assert sum(len(trace.x) for trace in figure.data) == len(rows["covering"])
+    assert covering.reading(rows["covering"]) == "12 of 12 pairs are in some run; by the best of their runs: 12 done."
