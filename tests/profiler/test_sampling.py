@@ -18,7 +18,13 @@ from profiler.traces.gaps import phase_gaps_ns
 from profiler.traces.phases import PHASES
 from tests.support.unets import inputs_of, subject, trace, workload
 
-COMBOS = ({}, {"attention": "sdpa"}, {"precision": "bf16_amp"}, {"precision": "bf16", "memory_format": "channels_last"})
+COMBOS = (
+    {},
+    {"attention": "sdpa"},
+    {"attention": "sdpa", "fusion": "qkv"},
+    {"precision": "bf16_amp"},
+    {"precision": "bf16", "memory_format": "channels_last"},
+)
 
 
 @pytest.mark.parametrize("choices", COMBOS, ids=str)
