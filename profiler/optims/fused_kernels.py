@@ -12,6 +12,8 @@ differs: long in pixels for NCHW, 64 channels wide for NHWC. Sums over a group c
     statistics   each program: one group of one sample           -> mean and 1/std, by Chan's pairwise formula
     forward      each program: one tile                          -> silu(normalised * weight + bias)
 
+(or, where a group fits the registers of one program, as most do below 32x32 pixels, in one launch),
+
 and backward alike (sums of dz and dz * normalised per channel; per group; then dx), the weights' gradients being sums
 of the same per-channel sums. All arithmetic is in fp32, every order of addition is fixed: equal inputs give equal bits.
 The backward needs the input, mean and 1/std; the plain pair keeps the norm's output, too. x is read twice and y written
@@ -36,6 +38,7 @@ import triton.language as tl
 from torch import Tensor
 
 _TILE = 2048  # elements: 16 a thread at 4 warps, whose loads of 16 bits are two vectors of 16 bytes
+_WHOLE_GROUP = 16384  # elements that one program of 8 warps holds: 64 a thread
 _CHANNELS_NHWC = 64  # a whole line of the cache in 16 bits
 _SUM_PROGRAMS = 1024  # wanted, for 132 multiprocessors: enough to hide latency, few enough to sum up quickly
 _MAX_CHUNKS = 64
@@ -110,6 +113,33 @@ def group_norm_silu_forward(
     mask = has_c[:, None] & (p < pixels)[None, :]
     x = tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32)
     z = (x - mean[:, None]) * (rstd * weight)[:, None] + bias[:, None]
+    tl.store(y_ptr + place, (z * tl.sigmoid(z)).to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def group_norm_silu_forward_small(
+    x_ptr, y_ptr, weight_ptr, bias_ptr, mean_ptr, rstd_ptr, channels, pixels, step_n, step_c, step_p, eps,
+    per_group: tl.constexpr, block_c: tl.constexpr, block_p: tl.constexpr,
+):  # fmt: skip
+    """All of it in one launch, a group of a sample in the registers of one program."""
+    row = tl.program_id(0)
+    groups = channels // per_group
+    group = row % groups
+    inside, p = tl.arange(0, block_c), tl.arange(0, block_p)
+    c, has_c = group * per_group + inside, inside < per_group
+    mask = has_c[:, None] & (p < pixels)[None, :]
+    start = (row // groups).to(tl.int64) * step_n
+    place = start + (c.to(tl.int64) * step_c)[:, None] + (p.to(tl.int64) * step_p)[None, :]
+    x = tl.load(x_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    size = per_group * 1.0 * pixels
+    mean = tl.sum(tl.sum(x, 1), 0) / size
+    away = tl.where(mask, x - mean, 0.0)
+    rstd = 1.0 / tl.sqrt(tl.sum(tl.sum(away * away, 1), 0) / size + eps)
+    tl.store(mean_ptr + row, mean)
+    tl.store(rstd_ptr + row, rstd)
+    weight = tl.load(weight_ptr + c, mask=has_c, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + c, mask=has_c, other=0.0).to(tl.float32)
+    z = away * (rstd * weight)[:, None] + bias[:, None]
     tl.store(y_ptr + place, (z * tl.sigmoid(z)).to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -234,6 +264,7 @@ class _Plan:
     num_chunks: int
     tile: dict[str, int]
     group_tile: dict[str, int]
+    whole_tile: dict[str, int] | None  # of a group that fits the registers of a program
     chunk_grid: tuple[int, int, int]
     tile_grid: tuple[int, int, int]
 
@@ -251,6 +282,9 @@ def _plan(shape: tuple[int, ...], is_nhwc: bool, groups: int) -> _Plan:
     wanted = min(triton.cdiv(_SUM_PROGRAMS, columns * samples), _MAX_CHUNKS, tiles)
     chunk = triton.cdiv(tiles, wanted) * block_p
     num_chunks = triton.cdiv(pixels, chunk)
+    whole = {"block_c": triton.next_power_of_2(channels // groups), "block_p": triton.next_power_of_2(pixels)}
+    elements = math.prod(whole.values())
+    whole |= {"per_group": channels // groups, "num_warps": max(1, min(8, elements // 512))}
     return _Plan(
         size=(channels, pixels),
         steps=(channels * pixels, 1, channels) if is_nhwc else (channels * pixels, pixels, 1),
@@ -263,6 +297,7 @@ def _plan(shape: tuple[int, ...], is_nhwc: bool, groups: int) -> _Plan:
             "block_c": triton.next_power_of_2(channels // groups),
             "block_s": triton.next_power_of_2(num_chunks),
         },
+        whole_tile=whole if elements <= _WHOLE_GROUP else None,
         chunk_grid=(columns, num_chunks, samples),
         tile_grid=(columns, tiles, samples),
     )
@@ -286,8 +321,14 @@ def _norm_silu(
     x, plan = _laid_out(x, groups)
     samples, channels = x.shape[:2]
     y = torch.empty_like(x, dtype=dtype)
-    means, squares = x.new_empty((2, samples, plan.num_chunks, channels), dtype=torch.float32)
     mean, rstd = (x.new_empty((samples, groups), dtype=torch.float32) for _ in range(2))
+    if plan.whole_tile:
+        with torch.cuda.device_of(x):
+            group_norm_silu_forward_small[(samples * groups,)](
+                x, y, weight, bias, mean, rstd, *plan.size, *plan.steps, eps, **plan.whole_tile
+            )
+        return y, mean, rstd
+    means, squares = x.new_empty((2, samples, plan.num_chunks, channels), dtype=torch.float32)
     with torch.cuda.device_of(x):
         group_norm_silu_moments[plan.chunk_grid](x, means, squares, *plan.size, *plan.steps, plan.chunk, **plan.tile)
         group_norm_silu_statistics[(samples * groups,)](

@@ -16,9 +16,10 @@
 - all: every one of the three that the model has layers for.
 
 Blocks with another activation, or whose time embedding scales the norm's output (scale_shift), keep the plain pair and
-are counted. Launching a Triton kernel costs the CPU more than launching PyTorch's own: at small batches, where the GPU
-waits for the CPU, the gain shows with CUDA graphs only; torch.compile fuses the same by itself, and treats these
-operators as closed boxes. profiler/optims/fused_kernels.py says why no library served, and how the kernels work.
+are counted. Triton kernels are launched from Python, which costs the CPU more than PyTorch's own launches (how much,
+tests/benchmarks/bench_fusion.py prints): at small batches, where the GPU waits for the CPU, look for the gain with CUDA
+graphs. torch.compile fuses the same by itself, and treats these operators as closed boxes. fused_kernels.py says why no
+library served, and how the kernels work.
 """
 
 import re

@@ -39,6 +39,10 @@ from profiler.traces.classify import CATEGORIES, classify
         ("aten::native_group_norm", "aten::group_norm", "norm"),
         ("aten::silu", None, "elementwise"),
         ("aten::copy_", "aten::clone", "layout"),
+        ("group_norm_silu_forward_small", "steplens::group_norm_silu", "norm"),
+        ("group_norm_silu_backward_sums", None, "norm"),
+        ("geglu_forward", "steplens::geglu", "elementwise"),
+        ("geglu_backward", None, "elementwise"),
         ("mystery_kernel", None, "other"),
     ],
 )
