@@ -12,6 +12,7 @@ import numpy as np
 
 from profiler.traces.classify import CATEGORIES, classify
 from profiler.traces.columns import DEVICE_KINDS, Bools, Columns, Ints, Trace
+from profiler.traces.groups import Groups
 from profiler.traces.links import find_forwards
 from profiler.traces.modules import Modules, find_modules
 from profiler.traces.nesting import Nesting, nest
@@ -196,8 +197,8 @@ def _categories(trace: Trace, name: Ints, op: Ints, phase: Ints, kind: Ints) -> 
     """The class of each piece of work; every combination of names is classified once."""
     op_name = np.where(op >= 0, trace.ops.name[op], -1) if len(trace.ops) else np.full(len(name), -1)
     is_optimizer = (phase == PHASES.index("optimizer")).astype(np.int64)
-    keys = np.stack((name, op_name, is_optimizer, kind), axis=1)
-    unique, inverse = np.unique(keys, axis=0, return_inverse=True)
+    keys = (name, op_name, is_optimizer, kind)
+    groups = Groups.by(*keys)
     found = [
         classify(
             trace.names[kernel],
@@ -205,6 +206,6 @@ def _categories(trace: Trace, name: Ints, op: Ints, phase: Ints, kind: Ints) -> 
             "optimizer" if optimizer else None,
             DEVICE_KINDS[which],
         )
-        for kernel, operator, optimizer, which in unique.tolist()
+        for kernel, operator, optimizer, which in zip(*(key[groups.first].tolist() for key in keys), strict=True)
     ]
-    return np.array([CATEGORIES.index(one) for one in found], np.int64)[inverse.reshape(-1)]
+    return np.array([CATEGORIES.index(one) for one in found], np.int64)[groups.of_row]

@@ -24,14 +24,18 @@ class Nesting:
     _thread: Ints
     _end: Ints
 
-    def innermost(self, thread: Ints, moments: Ints) -> Ints:
-        """Row of the innermost range that is open on a thread at a moment, -1 where there is none."""
+    def innermost(self, thread: Ints, moments: Ints, *, ends_after: bool = False) -> Ints:
+        """Row of the innermost range that is open on a thread at a moment, -1 where there is none.
+
+        A range is open at the moment of its end, too, unless ends_after.
+        """
         if not len(self._order):
             return np.full(len(moments), -1)
         index = np.searchsorted(self._keys, thread * self._span + np.clip(moments, 0, self._span - 1), side="right") - 1
         row = np.where(index >= 0, self._order[index], -1)
         row[(row >= 0) & (self._thread[row] != thread)] = -1
-        while len(over := np.flatnonzero((row >= 0) & (self._end[row] < moments))):
+        past = moments + 1 if ends_after else moments
+        while len(over := np.flatnonzero((row >= 0) & (self._end[row] < past))):
             row[over] = self.parent[row[over]]
         return row
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from profiler.traces.attribute import Attribution
 from profiler.traces.classify import CATEGORIES
 from profiler.traces.columns import Bools, Ints, Trace
+from profiler.traces.counted import op_flop
 
 
 def kernel_table(found: Attribution) -> pa.Table:
@@ -50,7 +51,7 @@ def op_table(found: Attribution) -> pa.Table:
             "module": words(found.modules.paths, found.modules.of_ops[kept]),
             "phase": words(found.phases.names, found.phases.of_ops[kept]),
             "shapes": words(shapes, np.where([bool(shapes[code]) for code in ops.dims.tolist()], ops.dims, -1)),
-            "flops": pa.nulls(len(kept), pa.int64()),
+            "flops": numbers(op_flop(found)[kept], pa.int64()),
             "thread": pa.array(threads[ops.thread], pa.int64()),
         }
     )
@@ -59,10 +60,11 @@ def op_table(found: Attribution) -> pa.Table:
 def words(values: Sequence[str], codes: Ints) -> pa.Array:
     """Dictionary-encoded text; a code of -1 is null. Only the words that occur are kept."""
     used, compact = np.unique(codes, return_inverse=True)
-    known = used[used >= 0].tolist()
-    indices = compact.reshape(-1) - (len(used) - len(known))
+    texts = [values[code] if code >= 0 else "" for code in used.tolist()]
+    numbered = {text: number for number, text in enumerate(dict.fromkeys(texts))}  # two codes may read the same
+    indices = np.array([numbered[text] for text in texts], np.int32)[compact.reshape(-1)]
     return pa.DictionaryArray.from_arrays(
-        pa.array(indices, pa.int32(), mask=codes < 0), pa.array([values[code] for code in known], pa.string())
+        pa.array(indices, pa.int32(), mask=codes < 0), pa.array(list(numbered), pa.string())
     )
 
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from profiler.devices import DATASHEET, datasheet_tflops, matmul_ceiling_tflops
+from profiler.devices import datasheet_tflops, matmul_ceiling_tflops
+from profiler.traces.ceilings import DATASHEET
 
 
 @pytest.mark.parametrize(
