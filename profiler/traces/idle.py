@@ -58,11 +58,16 @@ def _next_launch(found: Attribution, moments: Ints) -> Ints:
 
 def _syncs_within(trace: Trace, begin: Ints, until: Ints) -> Bools:
     """Whether a wait for the GPU ends within each interval, or goes on through it."""
-    calls = trace.launches.take(_matches(trace, _SYNC)[trace.launches.name])
+    calls = trace.launches.take(waits_for_gpu(trace)[trace.launches.name])
     ends = np.sort(calls.end_ns)
     returned = np.searchsorted(ends, until, side="right") > np.searchsorted(ends, begin, side="left")
     waiting: Bools = returned | (_union(calls).within(begin, until) > 0)
     return waiting
+
+
+def waits_for_gpu(trace: Trace) -> Bools:
+    """Which names are calls that return when the GPU is done."""
+    return _matches(trace, _SYNC)
 
 
 def _calls(trace: Trace, pattern: re.Pattern[str]) -> Union:

@@ -34,6 +34,11 @@ class Phases:
             found[self._inner.at(moments) >= 0] = PHASES.index(RECOMPUTE)
         return found
 
+    def starts(self, phase: int) -> Ints:
+        """When each range of a phase begins; one from the beginning where no range names it."""
+        named = self._outer.start_ns[self._outer.name == phase]
+        return named if len(named) else np.zeros(1, np.int64)
+
     def outer(self, moments: Ints) -> Ints:
         """The same, with recomputation as the backward that it serves."""
         if not len(self._outer):

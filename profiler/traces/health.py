@@ -1,0 +1,128 @@
+"""Health: what a trace can be trusted with, and why a view of it is empty.
+
+Every finding has a number behind it; a trace without findings is whole.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from profiler.traces.attribute import Attribution
+from profiler.traces.classify import CATEGORIES
+from profiler.traces.columns import Bools
+from profiler.traces.intervals import Union
+from profiler.traces.words import STEP
+
+Level = Literal["good", "note", "warning"]
+UNATTRIBUTED_LIMIT = 0.02  # shares of device time
+OTHER_LIMIT = 0.03
+VIEWS = ("gpu", "operators", "modules", "shapes", "memory", "backward", "communication", "steps")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One fact about the trace. share is of the events or of the device time, where it is a part of something."""
+
+    level: Level
+    what: str
+    count: int
+    share: float | None = None
+    example: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Health:
+    """The card: findings, and for each view that has nothing to show the reason and the remedy."""
+
+    num_events: int
+    num_steps: int
+    unattributed_share: float | None  # of device time without an operator; None without a GPU
+    other_share: float  # of device time that no class takes
+    graph_share: float | None  # of device time that CUDA graphs replayed
+    overlap_share: float | None  # of device time that ran beside other work, and counts once
+    findings: tuple[Finding, ...]
+    why_empty: dict[str, str]
+
+    @property
+    def is_whole(self) -> bool:
+        return all(finding.level != "warning" for finding in self.findings)
+
+
+def health(found: Attribution) -> Health:
+    """The health card of a trace."""
+    work = found.traced
+    total = int(work.duration_ns.sum())
+
+    def share(chosen: Bools) -> float:
+        return float(work.duration_ns[chosen].sum()) / total if total else 0.0
+
+    union = Union.of(work.start_ns, work.end_ns).total_ns
+    on_gpu = found.on_gpu
+    return Health(
+        num_events=found.trace.num_events,
+        num_steps=found.num_steps,
+        unattributed_share=share((work.op < 0) & (work.in_graph == 0)) if on_gpu else None,
+        other_share=share(work.category == CATEGORIES.index("other")),
+        graph_share=share(work.in_graph > 0) if on_gpu else None,
+        overlap_share=(total - union) / total if on_gpu and total else None,
+        findings=(*_of_reading(found), *_of_matching(found), *_of_steps(found)),
+        why_empty=dict(_why_empty(found)),
+    )
+
+
+def _of_reading(found: Attribution) -> Iterator[Finding]:
+    """What was repaired, lost or left out."""
+    for kind, note in found.trace.notes.items():
+        level: Level = "note" if kind.startswith("left out") else "warning"
+        share = note.count / found.trace.num_events if found.trace.num_events else None
+        yield Finding(level=level, what=kind, count=note.count, share=share, example=note.example)
+
+
+def _of_matching(found: Attribution) -> Iterator[Finding]:
+    """Device work whose launch or operator is not in the trace."""
+    work, trace = found.work, found.trace
+    if not found.on_gpu:
+        return
+    total = max(1, int(work.duration_ns.sum()))
+    for level, what, chosen in (
+        ("warning", "kernels without a launching call: their phase and step are guessed by time", work.launch < 0),
+        ("warning", "kernels without an operator", (work.op < 0) & (work.in_graph == 0)),
+        ("note", "kernels replayed by CUDA graphs: their operator is unknown", work.in_graph > 0),
+        ("note", "kernels outside of the steps", work.step < 0),
+    ):
+        if chosen.any():
+            share = float(work.duration_ns[chosen].sum()) / total
+            example = trace.names[work.name[np.flatnonzero(chosen)[0]]]
+            yield Finding(level=level, what=what, count=int(chosen.sum()), share=share, example=example[:120])  # type: ignore[arg-type]
+
+
+def _of_steps(found: Attribution) -> Iterator[Finding]:
+    """Steps with unequal numbers of kernels: the profiler dropped some, or the steps differ."""
+    if not found.on_gpu or found.num_steps < 2:
+        return
+    counts = np.bincount(found.traced.step, minlength=found.num_steps)
+    if counts.min() != counts.max():
+        what = f"steps with unequal numbers of kernels ({counts.min()} to {counts.max()})"
+        yield Finding(level="warning", what=what, count=int((counts != np.median(counts)).sum()))
+
+
+def _why_empty(found: Attribution) -> Iterator[tuple[str, str]]:
+    trace = found.trace
+    if not found.on_gpu:
+        yield "gpu", "the trace has no GPU events: it was recorded on a CPU, or without ProfilerActivity.CUDA"
+    if not len(trace.ops):
+        yield "operators", "no operators were recorded: profile with ProfilerActivity.CPU"
+    if not found.modules.source:
+        yield "modules", "no module names: profile with with_stack=True, or measure with Steplens in eager mode"
+    if len(trace.ops) and not (trace.ops.dims > 0).any():
+        yield "shapes", "no shapes were recorded: profile with record_shapes=True"
+    if not len(trace.allocations):
+        yield "memory", "no allocations were recorded: profile with profile_memory=True"
+    if (found.forward < 0).all():
+        yield "backward", "no operator of a backward carries a number of its forward: an inference, or compiled whole"
+    if not (found.work.category == CATEGORIES.index("communication")).any():
+        yield "communication", "no collective ran: one process, or NCCL was not traced"
+    if not any(name == STEP or name.startswith("ProfilerStep#") for name in trace.names):
+        yield "steps", "no step is marked: call profiler.step(); the whole trace counts as one step"
