@@ -94,7 +94,7 @@ KERNELS = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(KERNELS, st.lists(st.integers(0, 80), max_size=4))
 def test_parts_add_up_whatever_overlaps(kernels: list[tuple[int, int, int, str]], waits: list[int]) -> None:
     rows: list[Row] = [step(0, 100), op("aten::mm", 0, 90)]

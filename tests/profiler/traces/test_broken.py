@@ -83,7 +83,7 @@ def test_a_dying_process_loses_its_last_event_only(tmp_path: Path, part: float, 
     assert sum(note.count for kind, note in trace.notes.items() if kind.startswith("dropped: an event")) <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, len(TEXT) - 1))
 def test_a_cut_anywhere_keeps_every_whole_event(cut: int) -> None:
     starts = TEXT[:cut].count('"ph"')
@@ -98,7 +98,7 @@ def _read_or_none(data: bytes) -> Trace | None:
     return None
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.integers(0, len(TEXT) - 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_flipped_bytes_crash_nothing(flips: list[tuple[int, int]]) -> None:
     data = bytearray(TEXT.encode())

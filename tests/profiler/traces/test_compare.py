@@ -70,7 +70,7 @@ PATHS = st.sampled_from(["down_blocks.0.attentions.1", "down_blocks.0.resnets.0"
 KERNELS = st.lists(st.tuples(PATHS, st.integers(1, 50)), min_size=1, max_size=8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(KERNELS, KERNELS)
 def test_a_waterfall_by_module_sums_exactly(left: list[tuple[str, int]], right: list[tuple[str, int]]) -> None:
     before, after = _step(left), _step(right)
