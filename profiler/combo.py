@@ -320,6 +320,17 @@ def _why_not_quantized_precision(combo: Combo, workload: Workload) -> str | None
     return None
 
 
+def _why_not_checkpointing(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    """Kernels that are no PyTorch operators cannot be kept by name; compiled, selective is a memory budget instead."""
+    is_by_name = combo.checkpointing == "selective" and combo.compilation == "eager"
+    if is_by_name and combo.attention in ("flash_attn_4", "flex"):
+        return (
+            f"checkpointing=selective cannot keep what attention={combo.attention} computes, which is no operator: "
+            "choose full or alternate, or compilation=default"
+        )
+    return None
+
+
 def _why_not_optimizer(combo: Combo, workload: Workload, machine: Machine) -> str | None:
     label = f"optimizer={combo.optimizer}"
     if combo.optimizer != "adamw_8bit":
@@ -344,6 +355,7 @@ _RULES = (
     _why_not_precision,
     _why_not_fusion,
     _why_not_quantization,
+    _why_not_checkpointing,
     _why_not_optimizer,
     _why_not_compile,
     _why_not_graphs,

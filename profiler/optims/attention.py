@@ -47,6 +47,7 @@ from profiler.joined import is_joined, project
 from profiler.optims.attention_kernels import Kernel, load, materialised, padded_dim
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject, UNet
+from profiler.traces.objects import Op
 from profiler.tracing import Trace
 
 _CAN_USE = {
@@ -171,7 +172,8 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
     The forward's calls are matched with the layers by their order. Where their number does not fit (graphs replay
     without operators, a compiler may rename them) kernels are counted, unless eager code must have shown all calls.
     """
-    families = _forward_calls(trace, is_flex=evidence.choice == "flex" and subject.combo.compilation == "eager")
+    is_flex = evidence.choice == "flex" and subject.combo.compilation == "eager"
+    families = [family for family, _ in calls_of(trace, "forward", is_flex=is_flex)]
     layers = list(layers_in_order(subject.unet).items())
     promised = _MUST_APPEAR.get(evidence.choice)
     if not families or len(families) % len(layers):
@@ -205,20 +207,20 @@ def _check_kernels(evidence: Evidence, trace: Trace) -> tuple[dict[str, Any], st
     return seen, "" if calls >= promised else f"only {calls} of the {promised} promised layers ran the kernel"
 
 
-def _forward_calls(trace: Trace, *, is_flex: bool) -> list[str]:
-    """The kernel family of each attention call of the forward, in order of time."""
+def calls_of(trace: Trace, phase: str, *, is_flex: bool = False) -> list[tuple[str, Op]]:
+    """The attention calls of a phase in order of time: the kernel's family, and the innermost operator, which tells."""
     patterns = {"flex": _REGION} | _CALLS if is_flex else _CALLS
-    calls: dict[int, str] = {}  # the outermost operator of a call -> the family that the innermost names
+    calls: dict[int, tuple[str, Op]] = {}  # the outermost operator of a call -> what the innermost tells
     outermost: dict[int, int] = {}  # every operator of a call -> the outermost
     for op in sorted(trace.found.ops, key=lambda op: (op.event.start_ns, -op.event.duration_ns)):
         family = next((name for name, pattern in patterns.items() if re.search(pattern, op.event.name)), None)
         above = op.parent
         while above is not None and id(above) not in outermost:
             above = above.parent
-        if family is None or op.phase != "forward":
+        if family is None or op.phase != phase:
             continue
         outermost[id(op)] = outermost[id(above)] if above is not None else id(op)
-        calls[outermost[id(op)]] = family
+        calls[outermost[id(op)]] = family, op
     return list(calls.values())
 
 

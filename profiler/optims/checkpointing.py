@@ -9,7 +9,9 @@ own: every ResNet block and every transformer block, non-reentrant.
 - alternate: every second block, half of the recomputation for about half of the saving.
 - selective: every block, but the results of convolutions and fused attention kernels are kept, so that only norms,
   activations, casts and linear layers run again (selective activation checkpointing, torch.utils.checkpoint). What an
-  attention kernel outside PyTorch is called must be known by name, or it would be recomputed in silence.
+  attention kernel outside PyTorch is called must be known by name, or it would be recomputed in silence; flash-attn-4
+  and compiled flex are no operators at all and are refused (why_not). Math attention materialises its scores, which
+  are what checkpointing is to save: it runs again.
   Under torch.compile the same trade is the partitioner's: activation_memory_budget, 1 keeping what is fastest and 0
   recomputing everything (torch._functorch.config); it is set to 0.5, and no block is wrapped.
 
@@ -17,6 +19,7 @@ A random-number state is kept per block only where a dropout needs it. The recom
 (MFU), since a user gains nothing from it; its time is recompute_ms.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -25,11 +28,13 @@ from typing import Any
 import torch
 import torch._functorch.config as functorch
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from torch.autograd.profiler import record_function
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from profiler.optims.attention import SOFTMAX, calls_of, layers_in_order
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject, UNet
 from profiler.traces.words import PHASE, RECOMPUTE
@@ -45,8 +50,14 @@ _KEPT = (
     ("aten", "_scaled_dot_product_cudnn_attention"),
     ("aten", "_scaled_dot_product_flash_attention_for_cpu"),
     ("flash_attn", "_flash_attn_forward"),
+    ("flash_attn_3", "_flash_attn_forward"),
+    # xFormers 0.0.35: its CUTLASS kernel (all that serves fp32), flash-attn or PyTorch's flash, flash-attn 3
+    ("aten", "_efficient_attention_forward"),
+    ("aten", "_flash_attention_forward"),
     ("xformers_flash", "flash_fwd"),
+    ("xformers_flash3", "flash_fwd"),
 )
+_DISPATCH = "PythonDispatchMode"  # selective's own mode below an operator: alone there, it answered from what is kept
 # What runs when aten::convolution does work; the operator itself is seen even where its result was kept.
 _CONVOLVES = ("aten::cudnn_convolution", "aten::mkldnn_convolution", "aten::_slow_conv2d_forward", "aten::thnn_conv2d")
 
@@ -80,6 +91,7 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
             "num_checkpointed": len(chosen),
             "num_resnet_blocks": sum(isinstance(block, ResnetBlock2D) for block in chosen),
             "num_convolutions": sum(isinstance(part, nn.Conv2d) for block in chosen for part in block.modules()),
+            "num_attention_layers": sum(isinstance(part, Attention) for block in chosen for part in block.modules()),
         },
     )
 
@@ -127,7 +139,7 @@ def _range(inner: AbstractContextManager[Any]) -> Any:
 
 
 def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str | None]:
-    """Forward work that runs again: a promised number of convolutions, or with selective none of them."""
+    """Forward work that runs again: a promised number of convolutions and attention calls, or with selective none."""
     again = [op for op in trace.found.ops if op.phase == RECOMPUTE]
     ran = _CONVOLVES if evidence.choice == "selective" else ("aten::convolution",)
     convolutions = sum(op.event.name in ran for op in again) // trace.num_steps
@@ -140,11 +152,35 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
         return seen, "forward convolutions run again in the backward" if convolutions or in_backward else ""
     if not again:
         return seen, "nothing runs again in the backward"
+    attention = _recomputed_attention(trace, subject)
+    seen |= {} if attention is None else {"num_recomputed_attention_calls": attention}
     if evidence.choice == "selective":
-        return seen, f"{convolutions} convolutions run again, their results were to be kept" if convolutions else ""
+        kept = {"convolutions": convolutions}
+        if subject.combo.attention != "math":
+            kept["attention calls"] = max(attention or 0, _attention_kernels(trace))
+        wrong = [f"{number} {what} run again, their results were to be kept" for what, number in kept.items() if number]
+        return seen, "; ".join(wrong)
+    promised = evidence.facts["num_attention_layers"]
+    if attention is not None and attention != promised:
+        return seen, f"{attention} attention calls run again in the backward, not {promised}"
     # Recomputation stops as soon as the last tensor that the backward needs is there, so that a block may not get to
     # its last convolution.
     most, blocks = evidence.facts["num_convolutions"], evidence.facts["num_resnet_blocks"]
     if most - blocks <= convolutions <= most:
         return seen, ""
     return seen, f"{convolutions} convolutions run again in the backward, not {most - blocks} to {most}"
+
+
+def _recomputed_attention(trace: Trace, subject: Subject) -> int | None:
+    """Attention calls per step that did work again; None where the forward does not show its layers' calls."""
+    calls, layers = calls_of(trace, "forward"), layers_in_order(subject.unet)
+    if not calls or len(calls) != len(layers) * trace.num_steps:
+        return None
+    answered = {id(op.parent) for op in trace.found.ops if op.event.name == _DISPATCH}
+    return sum(id(op) not in answered for _, op in calls_of(trace, RECOMPUTE)) // trace.num_steps
+
+
+def _attention_kernels(trace: Trace) -> int:
+    """Fused attention kernels per step that a GPU ran again, whatever called them."""
+    again = [k for k in trace.found.kernels if k.stream is not None and k.phase == RECOMPUTE]
+    return sum(k.category == "attention" and not re.search(SOFTMAX, k.name) for k in again) // trace.num_steps

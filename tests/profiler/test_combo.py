@@ -21,6 +21,7 @@ STALE_GPU = replace(FULL_GPU, packages=FULL_GPU.packages | {"xformers": "0.0.29.
 BARE_GPU = replace(FIXTURE_GPU, packages={})
 AO_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"torchao": "0.18.0"})
 GRAPH = {"cuda_graphs": "whole_step"}
+SELECTIVE, FLASH_4 = {"checkpointing": "selective"}, {"attention": "flash_attn_4", "precision": "bf16"}
 INT8, FP8 = {"quantization": "int8"}, {"quantization": "fp8"}
 OLD_AO_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"torchao": "0.17.0"})
 AO_AMPERE_GPU = replace(AO_GPU, gpu_name="Fixture Ampere", compute_capability=(8, 0))
@@ -112,6 +113,8 @@ def test_an_unknown_family_is_answered_with_the_families() -> None:
         ),
         (GRAPH | {"precision": "fp16_amp"}, "train", "cuda", FULL_GPU, "loss scaling", "choose precision=bf16_amp"),
         (GRAPH | {"optimizer": "adamw_8bit"}, "train", "cuda", AO_GPU, "torchao's optimizer", "adamw_fused"),
+        (SELECTIVE | {"attention": "flex"}, "train", "cuda", FULL_GPU, "which is no operator", "compilation=default"),
+        (SELECTIVE | FLASH_4, "train", "cuda", FULL_GPU, "which is no operator", "choose full or alternate"),
         (INT8, "train", "cuda", AO_GPU, "no backward in torchao", "choose fp8, or mode=inference"),
         (INT8, "inference", "cpu", FIXTURE_CPU, "needs the package torchao", "pip install 'torchao>=0.18,<0.19'"),
         (INT8, "inference", "cuda", OLD_AO_GPU, "here is 0.17.0", "pip install --upgrade 'torchao"),

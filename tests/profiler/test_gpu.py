@@ -17,7 +17,7 @@ from profiler.session import profile
 from profiler.steps import make_step, no_phase
 from profiler.verify import count, observed_attention, verify
 from profiler.workload import Workload
-from tests.support.unets import collect, errors, inputs_of, subject, trace, workload
+from tests.support.unets import collect, errors, inputs_of, of, subject, trace, workload
 
 pytestmark = pytest.mark.gpu
 
@@ -131,6 +131,27 @@ def test_layout_and_recomputation_change_no_result(kind: str, choice: str) -> No
     found = errors(workload(kind, mode="train", device="cuda"), Combo.from_dict({family: choice}))
     assert found.output_error <= FP32_OUTPUT
     assert (found.gradient_error or 1.0) <= FP32_GRADIENT
+
+
+@pytest.mark.parametrize(
+    ("choice", "precision"),
+    [
+        ("xformers", "fp32"),
+        ("xformers", "bf16"),
+        ("flash_attn_2", "bf16"),
+        ("sdpa_efficient", "fp32"),
+        ("sdpa_flash", "bf16"),
+        ("sdpa_cudnn", "bf16"),
+    ],
+)
+def test_selective_keeps_what_the_kernel_computed(choice: Any, precision: Any, tmp_path: Path) -> None:
+    work = workload("tiny", mode="train", device="cuda")
+    combo = Combo(attention=choice, precision=precision, checkpointing="selective")
+    _skip_if_impossible(combo, work)
+    made, evidence = subject(work, combo)
+    found = verify(of("checkpointing", evidence), trace(made, tmp_path), made)
+    assert found.confirmed, found.finding
+    assert found.observed["num_recomputed_attention_calls"] == 0
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_foreach", "adamw_fused"])

@@ -9,7 +9,7 @@ import torch
 import torch._functorch.config as functorch
 
 from profiler.combo import Combo
-from profiler.optims import checkpointing
+from profiler.optims import attention, checkpointing
 from profiler.subject import NotApplicable
 from profiler.traces.words import RECOMPUTE
 from profiler.verify import verify
@@ -24,6 +24,7 @@ def test_the_backward_runs_convolutions_again(choice: Any, kind: str, tmp_path: 
     found = verify(of("checkpointing", evidence), traced, made)
     assert found.confirmed, found.finding
     assert found.observed["num_recomputed_convolutions"] >= 0.75 * found.facts["num_convolutions"]
+    assert found.observed["num_recomputed_attention_calls"] == found.facts["num_attention_layers"]
     assert found.facts["num_checkpointed"] == found.facts["num_blocks"] / (2 if choice == "alternate" else 1)
     assert (traced.recompute_ms or 0) > 0
 
@@ -34,10 +35,65 @@ def test_selective_runs_norms_again_and_no_convolution(kind: str, tmp_path: Path
     traced = trace(made, tmp_path)
     found = verify(of("checkpointing", evidence), traced, made)
     assert found.confirmed, found.finding
-    assert found.observed["num_recomputed_convolutions"] == 0
+    assert found.observed["num_recomputed_convolutions"] == found.observed["num_recomputed_attention_calls"] == 0
     again = {op.event.name for op in traced.found.ops if op.phase == RECOMPUTE}
     assert "aten::native_group_norm" in again
     assert again.isdisjoint({"aten::mkldnn_convolution", "aten::_scaled_dot_product_flash_attention_for_cpu_kernel"})
+
+
+def test_attention_that_selective_does_not_know_by_name_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = tuple(name for name in checkpointing._KEPT if "flash" not in name[1])
+    monkeypatch.setattr(checkpointing, "_KEPT", known)
+    made, evidence = subject(workload(mode="train"), Combo(checkpointing="selective", attention="sdpa"))
+    found = verify(of("checkpointing", evidence), trace(made, tmp_path), made)
+    assert found.finding == "8 attention calls run again, their results were to be kept"
+
+
+def test_selective_lets_math_attention_run_again(tmp_path: Path) -> None:
+    made, evidence = subject(workload(mode="train"), Combo(checkpointing="selective"))
+    found = verify(of("checkpointing", evidence), trace(made, tmp_path), made)
+    assert found.confirmed, found.finding
+    assert found.observed["num_recomputed_attention_calls"] == 8
+
+
+@torch.library.custom_op("steplens_test::attend", mutates_args=())
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value)
+
+
+class _Attends(torch.autograd.Function):
+    """What flash-attn and xFormers are made of: an autograd.Function round an operator of their own."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(query, key, value)
+        out: torch.Tensor = torch.ops.steplens_test.attend(query, key, value)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        inputs = [tensor.detach().requires_grad_() for tensor in ctx.saved_tensors]
+        with torch.enable_grad():
+            out = torch.nn.functional.scaled_dot_product_attention(*inputs)
+        return torch.autograd.grad(out, inputs, gradients)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_packages_operator_is_kept_by_its_name(
+    is_known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operators that only a GPU has, by one of our own that is called in the same way."""
+    name = ("steplens_test", "attend")
+    monkeypatch.setattr(checkpointing, "_KEPT", (*checkpointing._KEPT, name) if is_known else checkpointing._KEPT)
+    monkeypatch.setitem(attention._CALLS, "flash_attn", "^steplens_test::attend$")
+    made, evidence = subject(workload(mode="train"), Combo(checkpointing="selective", attention="sdpa"))
+    for processor in [module for module in made.unet.modules() if isinstance(module, attention.KernelProcessor)]:
+        processor.kernel = lambda q, k, v: _Attends.apply(*(t.transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
+    found = verify(of("checkpointing", evidence), trace(made, tmp_path), made)
+    assert found.observed["num_recomputed_attention_calls"] == (0 if is_known else 8)
+    assert found.confirmed is is_known
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
@@ -53,11 +109,11 @@ def test_plain_training_runs_none_again(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("promised", ["full", "selective"])
 def test_half_of_the_blocks_is_not_what_was_promised(promised: Any, tmp_path: Path) -> None:
     work = workload(mode="train")
-    promise = subject(work, Combo(checkpointing=promised))[1][3]
+    promise = of("checkpointing", subject(work, Combo(checkpointing=promised))[1])
     made, _ = subject(work, Combo(checkpointing="alternate"))
     found = verify(promise, trace(made, tmp_path), made)
     assert found.confirmed is False
-    assert "convolutions run again" in found.finding
+    assert "run again" in found.finding
 
 
 def test_compiled_selective_is_a_memory_budget() -> None:
