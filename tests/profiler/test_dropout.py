@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import torch
+from diffusers import UNet2DModel
 
-from profiler import dropout
+from profiler import dropout, numerics
 from profiler.combo import Combo
-from profiler.steps import make_step, no_phase
+from profiler.steps import forward, make_step, no_phase
+from profiler.subject import Subject
 from tests.profiler.test_session import make_reference, run
 from tests.support.unets import errors, inputs_of, pixel_unet, subject, workload
 
@@ -26,6 +28,22 @@ def test_timed_steps_draw_masks() -> None:
         torch.manual_seed(seed)
         losses.append(float(make_step(made)(inputs_of(made)[0], no_phase)))
     assert losses[0] != losses[1]
+
+
+def test_a_compiler_makes_one_graph_with_masks_and_one_without() -> None:
+    """Dynamo guards on the layers' mode: were it not so, compiled steps would be timed without dropout."""
+    plain = {"sample_size": 8, "dropout": 0.3, "norm_num_groups": 4, "layers_per_block": 1, "mid_block_type": None}
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (16,)}
+    unet, work = UNet2DModel(**plain, **blocks).train(), workload("pixel_unet", mode="train", resolution=8)
+    made = Subject(unet=unet, workload=work, call=torch.compile(unet, backend="aot_eager", dynamic=False))
+    (inputs,) = inputs_of(made)
+    first, timed, again = (
+        numerics.run_once(made, inputs, 2)[0],
+        [forward(made, inputs).detach() for _ in range(2)],
+        numerics.run_once(made, inputs, 2)[0],
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(*timed)
 
 
 def test_layers_are_given_back_as_they_were() -> None:
