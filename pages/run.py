@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.charts import curves, kernels, memory, samples, telemetry
-from pages.widgets import data, measures, run_facts
+from pages.widgets import data, measures, ranks, run_facts
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -50,6 +50,9 @@ run_facts.offer_trace(record, row["folder"].iloc[0])
 
 st.subheader("Requested against observed")
 run_facts.show_evidence(data.read(frames.evidence, run_id), record)
+
+ranks.show_ranks(record)
+ranks.show_projection(record)
 
 state = data.read(frames.telemetry, run_id)
 if state.empty:

@@ -17,6 +17,7 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 Fusion = Literal["none", "qkv", "norm_act", "geglu", "all"]
 Checkpointing = Literal["none", "full", "selective", "alternate"]
 Optimizer = Literal["adamw", "adamw_foreach", "adamw_fused", "adamw_8bit"]
+Parallelism = Literal["none", "ddp", "fsdp2", "tensor", "pipeline", "cfg"]
 Compilation = Literal["eager", "regional", "default", "reduce_overhead", "max_autotune"]
 CudaGraphs = Literal["off", "whole_step"]
 Quantization = Literal["none", "fp8", "int8"]
@@ -70,6 +71,13 @@ class Combo:
         metadata={
             "help": "AdamW as a loop over tensors, in foreach groups, as one fused kernel, or (torchao) with 8-bit "
             "moments: a quarter of the state, for a larger batch rather than for speed."
+        },
+    )
+    parallelism: Parallelism = field(
+        default="none",
+        metadata={
+            "help": "How world_size processes share a step: ddp and fsdp2 split the batch, tensor the attention heads "
+            "and feed-forward columns, pipeline the UNet in two, cfg the two halves of guidance."
         },
     )
     compilation: Compilation = field(
@@ -138,10 +146,16 @@ def name_choice(family: str, choice: str) -> str:
     prefix = {
         "fusion": "fusion ",
         "checkpointing": "checkpointing ",
+        "parallelism": "" if choice in ("ddp", "fsdp2") else "parallel ",
         "compilation": "" if choice == "eager" else "compile ",
         "cuda_graphs": "graph ",
     }
     return prefix.get(family, "") + choice
+
+
+def name_run(combo: Combo, workload: Workload) -> str:
+    """The combo's label with the number of its processes, e.g. 'bf16 · ddp x2'."""
+    return combo.label + (f" x{workload.world_size}" if workload.world_size > 1 else "")
 
 
 def choices(family: str) -> tuple[str, ...]:
@@ -153,6 +167,13 @@ BASELINE = Combo()
 
 _HALF = ("bf16_amp", "fp16_amp", "bf16", "fp16")
 _TRAIN_ONLY = ("checkpointing", "optimizer")
+_PARALLEL_MODES: dict[str, tuple[str, ...]] = {
+    "ddp": ("train",),
+    "fsdp2": ("train",),
+    "tensor": ("train", "inference"),
+    "pipeline": ("train", "inference"),
+    "cfg": ("sample",),
+}
 # Package, its oldest version that Steplens knows to work, and what follows "pip install".
 _PACKAGE = {
     "xformers": ("xformers", "0.0.35", "xformers"),
@@ -340,6 +361,49 @@ def _why_not_optimizer(combo: Combo, workload: Workload, machine: Machine) -> st
     return _why_no_compiler(label, workload, machine)  # torchao compiles its update
 
 
+def _why_not_parallelism(combo: Combo, workload: Workload, machine: Machine) -> str | None:
+    choice, label, size = combo.parallelism, f"parallelism={combo.parallelism}", workload.world_size
+    if choice == "none":
+        return (
+            f"{label} runs one process, not {size}: choose world_size=1, or another parallelism" if size > 1 else None
+        )
+    if workload.mode not in _PARALLEL_MODES[choice]:
+        return f"{label} is not for mode={workload.mode}: choose mode={' or '.join(_PARALLEL_MODES[choice])}"
+    if choice in ("pipeline", "cfg") and size != 2:
+        return f"{label} is for two processes, not {size}: choose world_size=2"
+    if choice == "cfg" and workload.guidance_scale == 1:
+        return f"{label} splits guidance, which guidance_scale=1 switches off: choose another guidance_scale"
+    if workload.device == "cuda" and size > machine.num_gpus:
+        return f"{label} needs a GPU per process, {size}, and here are {machine.num_gpus}: choose a smaller world_size"
+    if choice in ("ddp", "fsdp2") and workload.batch % size:
+        return f"{label} cannot split batch {workload.batch} evenly over {size} processes: choose a multiple of {size}"
+    return _why_not_beside(combo, label)
+
+
+def _why_not_beside(combo: Combo, label: str) -> str | None:
+    """What a strategy does not go with, whatever its size."""
+    choice = combo.parallelism
+    if choice == "cfg":
+        return None  # it leaves the UNet as it is
+    if combo.quantization != "none":
+        return f"{label} would split weights that torchao has packed: choose quantization=none"
+    if choice in ("fsdp2", "tensor") and combo.fusion in ("qkv", "all"):
+        return f"{label} splits projections that fusion={combo.fusion} has joined: choose fusion=norm_act or none"
+    if choice in ("fsdp2", "pipeline") and combo.memory_format == "channels_last":
+        return f"{label} takes contiguous tensors only (torch 2.13): choose memory_format=contiguous"
+    if choice != "ddp" and combo.precision == "fp16_amp":
+        return f"{label} would let each process scale the loss by itself: choose precision=bf16_amp"
+    if choice in ("fsdp2", "tensor") and combo.optimizer == "adamw_8bit":
+        return f"{label} shards what torchao's 8-bit optimizer packs in blocks: choose optimizer=adamw_fused"
+    if combo.cuda_graphs != "off":
+        return f"{label} talks to other processes within the step: choose cuda_graphs=off"
+    if choice == "pipeline" and combo.compilation != "eager":
+        return f"{label} runs the UNet's blocks one by one, outside of its forward: choose compilation=eager"
+    if combo.compilation not in ("eager", "regional"):
+        return f"{label} talks between blocks, where one graph of the whole UNet has none: choose compilation=regional"
+    return None
+
+
 def _why_no_compiler(label: str, workload: Workload, machine: Machine) -> str | None:
     if workload.device == "cpu" and not machine.has_cxx_compiler:
         return f"{label} needs a C++ compiler on a CPU: install g++ (Debian: apt-get install g++)"
@@ -359,4 +423,5 @@ _RULES = (
     _why_not_optimizer,
     _why_not_compile,
     _why_not_graphs,
+    _why_not_parallelism,
 )

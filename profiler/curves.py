@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from profiler.clock import Clock
+from profiler.measure import Agree, alone
 from profiler.numerics import Fidelity, Reference, latents_errors
 from profiler.steps import Step
 from profiler.subject import Inputs, Subject
@@ -107,10 +108,11 @@ def record_training(
     *,
     first: int,
     now: Callable[[], float] = time.monotonic,
+    agree: Agree = alone,
 ) -> int:
     """Go on training until curve_steps or the time budget is reached, from step number `first`; returns the last."""
     workload, started, index = subject.workload, now(), first
-    while index < workload.curve_steps and now() - started < BUDGET * workload.min_seconds:
+    while agree(index < workload.curve_steps and now() - started < BUDGET * workload.min_seconds):
         watch.note(step(inputs[(index + 1) % len(inputs)], watch.phase))
         clock.synchronize()
         index += 1

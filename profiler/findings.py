@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from profiler import measure, memory, numerics, telemetry, tracing
+from profiler import measure, memory, numerics, scaling, telemetry, tracing
 from profiler.combo import Combo
-from profiler.record import Evidence, LaunchVerdict, Metrics, Status
+from profiler.machine import Machine
+from profiler.record import Evidence, LaunchVerdict, Metrics, Projection, Rank, Status
 from profiler.subject import Subject, UNet
 from profiler.workload import Workload
 
@@ -32,6 +33,8 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     contaminated: bool = False
     trace_file: str | None = None
+    ranks: tuple[Rank, ...] = ()
+    projection: tuple[Projection, ...] = ()
     wrong: str = ""
 
 
@@ -172,6 +175,27 @@ def note_memory(
         found.metrics["samples_per_s_per_gib"] = samples_per_s / (allocated / memory.GIB)
 
 
+def note_ranks(
+    timing: measure.Timing, trace: tracing.Trace, subject: Subject, machine: Machine, found: Findings
+) -> None:
+    """Of a parallel run: each rank's figures, the memory of the fullest, and what more GPUs would take."""
+    evidence = next(one for one in found.evidence if one.family == "parallelism")
+    if evidence.choice == "none":
+        return
+    world, workload = subject.parallel.world, subject.workload
+    own = scaling.rank_row(world, trace, timing, found.metrics["peak_allocated_gib"])
+    found.ranks = tuple(world.gather(own))
+    names = [name for name in found.metrics if name.endswith("_gib") or name == "activation_mib_per_sample"]
+    memories = world.gather({name: found.metrics[name] for name in names})
+    found.metrics |= scaling.fullest(memories, found.metrics["samples_per_s"])
+    gpu_name = machine.gpu_name if workload.device == "cuda" else None
+    found.projection = scaling.project(evidence, workload, found.metrics["step_ms"], gpu_name)
+    if world.size > 1:
+        found.notes.append(
+            f"{world.size} processes: times are the slowest one's, memory the fullest one's, energy is of all together"
+        )
+
+
 def note_energy(energy: telemetry.Energy, workload: Workload, found: Findings) -> None:
     values = asdict(energy)
     del values["contaminated"]
@@ -180,7 +204,11 @@ def note_energy(energy: telemetry.Energy, workload: Workload, found: Findings) -
         found.metrics["sample_energy_j"] = energy.step_energy_j / workload.batch
 
 
-def note_compute(flop: int, ceiling_tflops: float, datasheet: float | None, found: Findings) -> None:
+def note_compute(
+    flop: int, ceiling_tflops: float, datasheet: float | None, found: Findings, *, num_devices: int = 1
+) -> None:
+    """Ceilings are those of all devices together."""
+    ceiling_tflops, datasheet = ceiling_tflops * num_devices, datasheet and datasheet * num_devices
     achieved = flop / 1e9 / (found.metrics["step_ms"] or math.nan)
     found.metrics |= {
         "step_tflop": flop / 1e12,

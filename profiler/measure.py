@@ -19,6 +19,8 @@ from profiler.clock import Clock
 from profiler.steps import Step, no_phase
 from profiler.subject import Inputs
 
+Agree = Callable[[bool], bool]  # the first rank's answer, where several run the same loop
+
 CHUNK = 10  # steps between two synchronisations, so that the loop can look at the time
 STEADY = 0.02  # warm when two neighbouring medians differ by less
 MAX_WARM_UP = 30
@@ -35,20 +37,36 @@ class Timing:
     host_enqueue_ms: tuple[float, ...]  # CPU time of the first step after each synchronise
 
 
-def warm_up(step: Step, inputs: Sequence[Inputs], clock: Clock, *, now: Callable[[], float] = time.monotonic) -> int:
+def alone(holds: bool) -> bool:
+    return holds
+
+
+def warm_up(
+    step: Step,
+    inputs: Sequence[Inputs],
+    clock: Clock,
+    *,
+    now: Callable[[], float] = time.monotonic,
+    agree: Agree = alone,
+) -> int:
     """Repeat the step until the medians of two neighbouring groups of three agree; returns how many it took."""
     started, times = now(), list[float]()
-    while len(times) < MAX_WARM_UP and (len(times) < 3 or now() - started < MAX_WARM_UP_S):
+    while agree(not _is_warm(times, now() - started)):
         start = clock.mark()
         step(inputs[len(times) % len(inputs)], no_phase)
         end = clock.mark()
         clock.synchronize()
         times.append(clock.between_ms(start, end))
-        if len(times) >= 6:
-            older, newer = statistics.median(times[-6:-3]), statistics.median(times[-3:])
-            if abs(newer - older) <= STEADY * older:
-                break
     return len(times)
+
+
+def _is_warm(times: Sequence[float], elapsed_s: float) -> bool:
+    if len(times) >= MAX_WARM_UP or (len(times) >= 3 and elapsed_s >= MAX_WARM_UP_S):
+        return True
+    if len(times) < 6:
+        return False
+    older, newer = statistics.median(times[-6:-3]), statistics.median(times[-3:])
+    return abs(newer - older) <= STEADY * older
 
 
 def time_steps(
@@ -59,12 +77,13 @@ def time_steps(
     min_samples: int,
     min_seconds: float,
     now: Callable[[], float] = time.monotonic,
+    agree: Agree = alone,
 ) -> Timing:
     """Time steps until both minima are reached (at most 2000 steps)."""
     started = now()
     recorder = _PhaseRecorder(clock)
     step_ms, enqueue_ms = list[float](), list[float]()
-    while len(step_ms) < MAX_TIMED and (len(step_ms) < min_samples or now() - started < min_seconds):
+    while agree(len(step_ms) < MAX_TIMED and (len(step_ms) < min_samples or now() - started < min_seconds)):
         size = min(CHUNK, min_samples - len(step_ms)) if len(step_ms) < min_samples else CHUNK
         clock.synchronize()
         marks = [clock.mark()]
@@ -79,10 +98,12 @@ def time_steps(
     return Timing(step_ms=tuple(step_ms), phase_ms=recorder.read(len(step_ms)), host_enqueue_ms=tuple(enqueue_ms))
 
 
-def repeat_for(step: Step, inputs: Sequence[Inputs], clock: Clock, *, seconds: float, at_least: int = 3) -> int:
+def repeat_for(
+    step: Step, inputs: Sequence[Inputs], clock: Clock, *, seconds: float, at_least: int = 3, agree: Agree = alone
+) -> int:
     """Repeat the step for about `seconds`, for the energy pass; returns the number of steps, all finished."""
     started, count = time.monotonic(), 0
-    while count < at_least or time.monotonic() - started < seconds:
+    while agree(count < at_least or time.monotonic() - started < seconds):
         step(inputs[count % len(inputs)], no_phase)
         count += 1
         if count % CHUNK == 0 or count <= at_least:

@@ -125,9 +125,11 @@ def _storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
 
 
 def _plain(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The tensors that hold the bytes: quantized ones of torchao are wrappers round several."""
+    """The tensors that hold the bytes: quantized ones of torchao are wrappers round several, shards round their own."""
     if not is_traceable_wrapper_subclass(tensor):
         yield tensor
         return
-    for name in tensor.__tensor_flatten__()[0]:
-        yield from _plain(getattr(tensor, name))
+    parts = (getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
+    for part in parts:
+        if isinstance(part, torch.Tensor):  # a shard names its mesh, too (torch 2.13)
+            yield from _plain(part)

@@ -34,7 +34,7 @@ from profiler.optims.quantization_layers import choose
 from profiler.optims.simulated import simulate
 from profiler.record import write_json
 from profiler.replay import Replay
-from profiler.steps import forward, make_step, no_phase, scale
+from profiler.steps import forward_and_backward, make_step, no_phase, num_own
 from profiler.subject import Inputs, Subject, UNet, cast_inputs, make_inputs, resolve_resolution
 from profiler.workload import Workload
 
@@ -82,18 +82,14 @@ def run_once(
     if subject.workload.mode != "train":
         return make_step(subject, seen=latents, keeps_text=keeps_text)(inputs, no_phase), None
 
-    def forward_and_backward(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    def train(inputs: Inputs) -> tuple[Tensor, Tensor]:
         subject.unet.zero_grad(set_to_none=True)
-        output = forward(subject, inputs)
-        wide = torch.float64 if output.dtype is torch.float64 else torch.float32
-        loss = torch.nn.functional.mse_loss(output[:size].to(wide), inputs.target[:size].to(wide))
-        scale(subject, loss).backward()  # type: ignore[no-untyped-call]
-        return output.detach(), loss.detach()
+        return forward_and_backward(subject, inputs, size=size)
 
     with dropout.switched_off(subject.unet):
         if not subject.records_steps:
-            return forward_and_backward(inputs)
-        found = Replay(forward_and_backward)(inputs)  # a graph of its own: the step's would change the weights
+            return train(inputs)
+        found = Replay(train)(inputs)  # a graph of its own: the step's would change the weights
         torch.cuda.synchronize()  # before the graph goes out of scope
         return found
 
@@ -101,13 +97,31 @@ def run_once(
 def collect(
     subject: Subject, output: Tensor, loss: Tensor | None, size: int, latents: Sequence[Tensor] = ()
 ) -> Fidelity:
-    """Copy what run_once left to the CPU, and drop the gradients."""
+    """Copy what run_once left to the CPU, and drop the gradients. Of several ranks each gets the whole."""
     factor = 1.0 / subject.scaler.get_scale() if subject.scaler else 1.0
-    gradients = {name: _keep(_sampled(name, grad)) * factor for name, grad in named_gradients(subject.unet)}
+    parallel = subject.parallel
+    gradients = {
+        name: _keep(_sampled(name, parallel.whole(name, gradient))) * factor
+        for name, gradient in named_gradients(subject.unet)
+    }
     subject.unet.zero_grad(set_to_none=True)
     kept_loss = None if loss is None else float(loss.detach())
     seen = torch.stack([_keep(one[:size]) for one in latents]) if latents else None
-    return Fidelity(output=_keep(output[:size]), loss=kept_loss, gradients=gradients, latents=seen)
+    kept = _keep(output[: num_own(subject, size)])
+    own = Fidelity(output=kept, loss=kept_loss, gradients=gradients, latents=seen)
+    return _merge(subject, parallel.world.gather(own), size)
+
+
+def _merge(subject: Subject, ranks: list[Fidelity], size: int) -> Fidelity:
+    """One Fidelity of what the ranks have: samples in turn, or stages."""
+    parallel = subject.parallel
+    if parallel.pipeline:
+        return replace(ranks[-1], gradients={name: g for rank in ranks for name, g in rank.gradients.items()})
+    if not parallel.splits_batch:
+        return ranks[0]
+    rows = [ranks[row % len(ranks)].output[row // len(ranks)] for row in range(size)]
+    losses = [rank.loss for rank in ranks if rank.loss is not None]
+    return replace(ranks[0], output=torch.stack(rows), loss=sum(losses) / len(losses) if losses else None)
 
 
 def compare(found: Fidelity, reference: Fidelity, sizes: dict[str, int]) -> Errors:
@@ -204,7 +218,7 @@ def make_reference(workload: Workload, folder: Path, progress: Callable[[str, st
     torch.OutOfMemoryError included.
     """
     progress("build", workload.label)
-    machine = probe()
+    workload, machine = replace(workload, world_size=1), probe()
     if reason := why_not(BASELINE, workload, machine):
         raise ValueError(reason)
     unet = zoo.build(workload)

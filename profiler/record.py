@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from profiler.combo import Combo
+from profiler.combo import Combo, name_run
 from profiler.machine import Machine
 from profiler.workload import Workload
 
 SCHEMA_VERSION = 1
 RECORD_FILE = "record.json"
+RANK_FAILURE = "rank-{}.failure.json"  # status, cause and traceback of a rank, not the first, that failed
 
 Status = Literal["done", "rejected", "ineffective", "wrong", "oom", "failed", "timeout", "cancelled", "imported"]
 STATUSES: tuple[str, ...] = Status.__args__  # type: ignore[attr-defined]
@@ -133,6 +134,34 @@ class Evidence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Rank:
+    """One process of a parallel run; times but step_ms are from its traced step."""
+
+    rank: int
+    step_ms: float  # median, without a profiler
+    compute_ms: float  # union of all work that is no communication
+    exposed_communication_ms: float  # communication while nothing was computed
+    wait_ms: float | None  # the part of it before the last rank joined; None where the traces do not match
+    communicated_bytes: int  # sent by this rank per step, in a ring
+    peak_allocated_gib: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Projection:
+    """What more GPUs would take by arithmetic, not by measurement."""
+
+    world_size: int
+    batch: int  # of all GPUs together: this run's on each
+    sent_bytes: int  # by each GPU per step
+    link: str
+    link_gb_per_s: float
+    communication_ms: float
+    step_ms_hidden: float  # if communication hides behind the step as far as it can
+    step_ms_exposed: float  # if none of it does
+    assumptions: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SweepPlace:
     """Which sweep a run belongs to, and where it stands in it."""
 
@@ -169,6 +198,8 @@ class Record:
     git_commit: str | None = None  # of Steplens
     variables: dict[str, str] = field(default_factory=dict)  # environment variables that change results
     trace_file: str | None = None  # name inside the run folder
+    ranks: tuple[Rank, ...] = ()  # of a parallel run
+    projection: tuple[Projection, ...] = ()  # of data parallelism on one GPU to more; kept apart from all measurements
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -178,6 +209,11 @@ class Record:
             return ""
         on_gpu = self.workload.device == "cuda" and self.machine.gpu_name
         return self.machine.gpu_name or "" if on_gpu else self.machine.cpu_name
+
+    @property
+    def label(self) -> str:
+        """E.g. 'bf16 · ddp x2'."""
+        return name_run(self.combo, self.workload)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -208,6 +244,8 @@ class Record:
                 "samples": {name: tuple(s) for name, s in values.get("samples", {}).items()},
                 "evidence": tuple(Evidence(**e) for e in values.get("evidence", ())),
                 "notes": tuple(values.get("notes", ())),
+                "ranks": tuple(Rank(**r) for r in values.get("ranks", ())),
+                "projection": tuple(Projection(**p) for p in values.get("projection", ())),
             }
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import all_gather
 
 from profiler import schedulers
 from profiler.subject import Inputs, ModelError, Subject, casting
@@ -42,6 +43,7 @@ class Sampler:
         self._subject, self._denoise, self._seen = subject, denoise, seen
         self._scheduler = schedulers.make_scheduler(workload)
         self._guided = guides(subject)
+        self._splits = self._guided and subject.parallel.splits_guidance  # each of two ranks runs one half
         self._text = keep_text(subject) if keeps_text else ()
         self._draws = "generator" in inspect.signature(self._scheduler.step).parameters
         self._timesteps: list[Tensor] = []  # of the UNet's batch, on the device
@@ -51,6 +53,8 @@ class Sampler:
         subject, scheduler = self._subject, self._scheduler
         schedulers.reset(scheduler, subject.workload)
         condition = with_unconditional(inputs.condition) if self._guided else inputs.condition
+        if self._splits:
+            condition = _half(condition, subject.parallel.world.rank, len(inputs.sample))
         if self._text:
             with casting(subject):
                 refill(self._text, condition["encoder_hidden_states"])
@@ -66,7 +70,7 @@ class Sampler:
     def _predict(self, latents: Tensor, timestep: Tensor, condition: dict[str, Any], phase: Phase) -> Tensor:
         """The noise in the latents, with guidance."""
         subject, batch = self._subject, len(latents)
-        sample = torch.cat([latents, latents]) if self._guided else latents
+        sample = torch.cat([latents, latents]) if self._guided and not self._splits else latents
         given = Inputs(
             sample=sample.to(subject.dtype, memory_format=subject.memory_format),
             timestep=timestep,
@@ -75,6 +79,8 @@ class Sampler:
         )
         with phase("forward"):
             noise = self._denoise(given)
+        if self._splits:
+            noise = _both_halves(noise)
         if self._guided:
             wide = noise.to(torch.promote_types(noise.dtype, torch.float32))
             unconditional, conditional = wide[:batch], wide[batch:]
@@ -83,7 +89,7 @@ class Sampler:
 
     def _on_device(self, batch: int) -> list[Tensor]:
         """Each timestep for the UNet's whole batch, copied to the device once."""
-        size = 2 * batch if self._guided else batch
+        size = 2 * batch if self._guided and not self._splits else batch
         if not self._timesteps or len(self._timesteps[0]) != size:
             device = self._subject.workload.device
             self._timesteps = [timestep.repeat(size).to(device) for timestep in self._scheduler.timesteps]
@@ -112,3 +118,21 @@ def with_unconditional(condition: dict[str, Any]) -> dict[str, Any]:
         return torch.cat([value if name == "time_ids" else torch.zeros_like(value), value])
 
     return {name: double(name, value) for name, value in condition.items()}
+
+
+def _half(condition: dict[str, Any], which: int, batch: int) -> dict[str, Any]:
+    """The unconditional (0) or conditional (1) half of a doubled condition."""
+
+    def cut(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: cut(inner) for name, inner in value.items()}
+        return value[which * batch : (which + 1) * batch] if isinstance(value, Tensor) else value
+
+    return {name: cut(value) for name, value in condition.items()}
+
+
+def _both_halves(noise: Tensor) -> Tensor:
+    """This rank's noise prediction and the other's, in order of rank."""
+    halves = [torch.empty_like(noise, memory_format=torch.contiguous_format) for _ in range(2)]
+    all_gather(halves, noise.contiguous())
+    return torch.cat(halves)

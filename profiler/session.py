@@ -22,6 +22,8 @@ from profiler import (
     measure,
     memory,
     numerics,
+    ranks,
+    scaling,
     schedulers,
     telemetry,
     text,
@@ -45,6 +47,7 @@ from profiler.subject import (
     Subject,
     cast_inputs,
     make_inputs,
+    own_share,
     resolve_resolution,
     zoo_note,
 )
@@ -67,7 +70,7 @@ def profile(
     sweep: SweepPlace | None = None,
     progress: Progress = lambda stage, detail: None,
 ) -> Record:
-    """Measure one combo on one workload and leave a complete run folder.
+    """Measure one combo on one workload and leave a complete run folder; of several ranks the first one leaves it.
 
     Whatever goes wrong in the run is a Record too (rejected, oom, failed, wrong, ineffective). Raises OSError
     only, when the folder cannot be written.
@@ -75,10 +78,15 @@ def profile(
     folder.mkdir(parents=True, exist_ok=True)
     started, clock_start = datetime.now(UTC), time.monotonic()
     found, status, cause, trail = findings.Findings(workload=workload), "done", "", ""
+    if ranks.own_rank():
+        progress = _unsaid
+    ranks.take_device(workload)
     machine = probe()
     try:
         if reason := why_not(combo, workload, machine):
             raise NotApplicable(reason)
+        if combo.parallelism != "none":
+            ranks.join(workload)
         with _cold_compile_cache(combo):
             _run(combo, workload, machine, folder, references, found, progress)
         status, cause = findings.judge(found)
@@ -90,6 +98,10 @@ def profile(
         is_oom = "can't allocate memory" in str(error)
         status, cause = ("oom" if is_oom else "failed"), f"{type(error).__name__}: {_one_line(error)}"
         trail = _relative(traceback.format_exc())
+        if ranks.own_rank():
+            ranks.tell_failure(folder, status, cause, trail)
+        elif ranks.is_of_another(error) and (theirs := ranks.failure_of_another(folder)):
+            status, cause, trail = theirs["status"], theirs["cause"], theirs["traceback"]
     progress("write", status)
     record = Record(
         run_id=run_id,
@@ -114,8 +126,11 @@ def profile(
         git_commit=git_commit(),
         variables=result_variables(),
         trace_file=found.trace_file,
+        ranks=found.ranks,
+        projection=found.projection,
     )
-    record.write(folder)
+    if not ranks.own_rank():
+        record.write(folder)
     return record
 
 
@@ -141,14 +156,15 @@ def _run(
     found.notes += zoo_note(workload) + schedulers.scheduler_note(workload)
     if workload.mode == "train" and dropout.layers(unet):
         found.notes.append(dropout.NOTE)
-    reference = findings.load_reference(reference_folder, unet, found)
+    reference = None if ranks.own_rank() else findings.load_reference(reference_folder, unet, found)
     forward_flop = forward_flop_per_sample(unet, workload)
 
     progress("apply", combo.label)
     subject, found.evidence = apply_all(Subject(unet=unet, workload=workload, call=unet), combo)
     found.notes += [str(evidence.facts["note"]) for evidence in found.evidence if "note" in evidence.facts]
+    world = subject.parallel.world
     plain = [make_inputs(unet, workload, batch=workload.batch, draw=draw) for draw in range(NUM_INPUTS)]
-    inputs = [cast_inputs(batch, subject.dtype, subject.memory_format) for batch in plain]
+    inputs = [own_share(subject, cast_inputs(batch, subject.dtype, subject.memory_format)) for batch in plain]
     step = CountedStep(make_step(subject))
 
     if workload.mode == "sample":
@@ -156,21 +172,32 @@ def _run(
 
     kept = curves.Curves()
     calls_s, graph_peaks = _first_calls(subject, step, inputs, clock, reference, kept, found, progress)
-    kept.write(folder / "curves.parquet")
+    if world.is_first:
+        kept.write(folder / "curves.parquet")
     progress("warm_up", "")
-    measure.warm_up(step, inputs, clock)
+    measure.warm_up(step, inputs, clock, agree=world.agree)
     progress("time", f"at least {workload.min_samples} steps and {workload.min_seconds:g} s")
     num_graphs = compilation.num_graphs()
-    timing = measure.time_steps(step, inputs, clock, min_samples=workload.min_samples, min_seconds=workload.min_seconds)
+    own_timing = measure.time_steps(
+        step,
+        inputs,
+        clock,
+        min_samples=workload.min_samples,
+        min_seconds=workload.min_seconds,
+        agree=world.agree,
+    )
+    timing = scaling.slowest(world.gather(own_timing))
     findings.note_times(timing, workload, found)
     if late := compilation.num_graphs() - num_graphs:
         found.notes.append(f"{late} graphs were compiled while steps were timed: the slowest samples hold compilation")
     if combo.compiles:
         found.metrics["compile_s"] = sum(calls_s) - len(calls_s) * statistics.median(timing.step_ms) / 1e3
     progress("energy", f"{ENERGY_SECONDS:g} s under NVML" if device == "cuda" else "not measurable on a CPU")
+    file = folder / "telemetry.parquet" if world.is_first else None
     energy = telemetry.measure_energy(
-        step, inputs, clock, seconds=ENERGY_SECONDS, device=device, file=folder / "telemetry.parquet"
+        step, inputs, clock, seconds=ENERGY_SECONDS, device=device, file=file, agree=world.agree
     )
+    energy = scaling.merge_energy(world.gather(energy))
     found.contaminated = energy.contaminated
     progress("memory", "")
     peaks = memory.measure_peaks(subject, step, inputs[0])
@@ -178,20 +205,23 @@ def _run(
         peaks = replace(peaks, allocated=recorded.allocated, activations=recorded.activations)
     held = memory.held(subject, inputs)
     progress("trace", "one step under torch.profiler")
-    name = f"worker.{int(time.time() * 1000)}{tracing.TRACE_SUFFIX}"
+    name = f"{'worker' if world.is_first else f'rank{world.rank}'}.{int(time.time() * 1000)}{tracing.TRACE_SUFFIX}"
     trace = tracing.trace_steps(subject, step, inputs, clock, held=held, file=folder / name)
     found.trace_file = name
-    tracing.write_tables(trace, folder)
+    if world.is_first:
+        tracing.write_tables(trace, folder)
     progress("verify", "")
-    found.evidence = tuple(verify.verify(evidence, trace, subject) for evidence in found.evidence)
+    own_evidence = tuple(verify.verify(evidence, trace, subject) for evidence in found.evidence)
+    found.evidence = scaling.merge_evidence(world.gather(own_evidence))
     found.attention_observed = verify.observed_attention(trace)
     findings.note_trace(trace, subject, found)
     findings.note_scaling(subject, step.count, found)
     findings.note_memory(peaks, held, trace, subject, found)
+    findings.note_ranks(own_timing, trace, subject, machine, found)
     findings.note_energy(energy, workload, found)
     ceiling = matmul_ceiling_tflops(device, combo.precision)
     datasheet = datasheet_tflops(machine.gpu_name, combo.precision) if device == "cuda" else None
-    findings.note_compute(step_flop(forward_flop, subject), ceiling, datasheet, found)
+    findings.note_compute(step_flop(forward_flop, subject), ceiling, datasheet, found, num_devices=world.size)
     if combo.compiles and combo.compilation != "max_autotune" and not subject.records_steps:
         progress("warm_compile", "again, from the caches that the first compilation left")
         found.metrics["warm_compile_s"] = _warm_compile_s(subject, step, inputs, clock, found.metrics["step_ms"])
@@ -254,7 +284,8 @@ def _first_calls(
                 watch.note(result)
     if watch:
         progress("curve", f"at most {subject.workload.curve_steps} steps of training")
-        curves.record_training(subject, watch, step, inputs, clock, first=COMPILE_CALLS - 1)
+        agree = subject.parallel.world.agree
+        curves.record_training(subject, watch, step, inputs, clock, first=COMPILE_CALLS - 1, agree=agree)
         found.notes += curves.training_note(kept)
     return seconds, graph_peaks
 
@@ -269,6 +300,10 @@ def _cold_compile_cache(combo: Combo) -> Iterator[None]:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = caches
         os.environ["TRITON_CACHE_DIR"] = str(Path(caches) / "triton")
         yield
+
+
+def _unsaid(stage: str, detail: str) -> None:
+    """Progress of all but the first rank."""
 
 
 def _one_line(error: BaseException) -> str:

@@ -70,10 +70,7 @@ def inference_step(inputs: Inputs, phase: Phase, denoise: Denoise) -> Tensor:
 
 def train_step(subject: Subject, inputs: Inputs, phase: Phase = no_phase) -> Tensor:
     """Forward and mean squared error against the target noise, backward, AdamW: Stable Diffusion's training step."""
-    with phase("forward"):
-        loss = torch.nn.functional.mse_loss(forward(subject, inputs).float(), inputs.target.float())
-    with phase("backward"):
-        scale(subject, loss).backward()  # type: ignore[no-untyped-call]
+    _, loss = forward_and_backward(subject, inputs, phase)
     with phase("optimizer"):
         if subject.optimizer is None:
             raise ValueError("a training step needs an optimizer: apply the family optimizer first")
@@ -83,7 +80,46 @@ def train_step(subject: Subject, inputs: Inputs, phase: Phase = no_phase) -> Ten
             subject.scaler.step(subject.optimizer)
             subject.scaler.update()
         subject.optimizer.zero_grad(set_to_none=True)
-    return loss.detach()
+    return loss
+
+
+def forward_and_backward(
+    subject: Subject, inputs: Inputs, phase: Phase = no_phase, size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Output and loss of this rank, gradients left in place.
+
+    The loss counts the first `size` samples of the whole batch (None: all), of which this rank may have some or none.
+    """
+    if pipeline := subject.parallel.pipeline:
+        with phase("forward"), casting(subject):
+            output = pipeline.forward(inputs.sample, inputs.timestep, inputs.condition, is_training=True)
+        with phase("backward"):
+            return output, pipeline.backward(inputs.target, size)
+    with phase("forward"):
+        output = forward(subject, inputs)
+        loss = _loss(subject, output, inputs.target, size)
+    with phase("backward"):
+        scale(subject, loss).backward()  # type: ignore[no-untyped-call]
+    return output.detach(), loss.detach()
+
+
+def _loss(subject: Subject, output: Tensor, target: Tensor, size: int | None) -> Tensor:
+    """Mean squared error, so weighted that the mean over the ranks is that of the whole batch."""
+    wide = torch.float64 if output.dtype is torch.float64 else torch.float32
+    if size is None:
+        return torch.nn.functional.mse_loss(output.to(wide), target.to(wide))
+    number = num_own(subject, size)
+    if number == 0:
+        return output.sum() * 0.0  # every rank takes part in the backward
+    loss = torch.nn.functional.mse_loss(output[:number].to(wide), target[:number].to(wide))
+    world = subject.parallel.world
+    return loss * (number * world.size / size) if subject.parallel.splits_batch else loss
+
+
+def num_own(subject: Subject, size: int) -> int:
+    """How many of the whole batch's first `size` samples are this rank's; they are its own first ones."""
+    world = subject.parallel.world
+    return len(range(world.rank, size, world.size)) if subject.parallel.splits_batch else size
 
 
 def scale(subject: Subject, loss: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 
 from profiler.combo import BASELINE, Combo
 from profiler.conditions import make_condition, why_not_feed
+from profiler.ranks import Parallel
 from profiler.workload import ZOO, Workload
 
 UNet: TypeAlias = UNet2DModel | UNet2DConditionModel
@@ -36,6 +37,7 @@ class Subject:
     quantized: dict[str, torch.Tensor] = field(default_factory=dict)  # 8-bit layer -> norms of its weight's rows before
     optimizer: torch.optim.Optimizer | None = None
     scaler: torch.amp.GradScaler | None = None
+    parallel: Parallel = field(default_factory=Parallel)  # how several processes share a step
     uses_graphs: bool = False  # CUDA graphs replay: the trace holds kernels without operators
     records_steps: bool = False  # the step itself is recorded as a graph, not what a compiler made of the UNet
 
@@ -124,6 +126,28 @@ def cast_inputs(inputs: Inputs, dtype: torch.dtype, memory_format: torch.memory_
         timestep=inputs.timestep,
         target=cast(inputs.target),
         condition=cast(inputs.condition),
+    )
+
+
+def own_share(subject: Subject, inputs: Inputs) -> Inputs:
+    """This rank's samples of a batch: r, r + size, ... where the batch is split, else all."""
+    if not subject.parallel.splits_batch:
+        return inputs
+    world = subject.parallel.world
+
+    def share(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: share(inner) for name, inner in value.items()}
+        # the layout that the batch has: a slice of one sample would be contiguous in both
+        kept = value[world.rank :: world.size]
+        is_nhwc = value.dim() == 4 and not value.is_contiguous()
+        return kept.contiguous(memory_format=torch.channels_last if is_nhwc else torch.contiguous_format)
+
+    return Inputs(
+        sample=share(inputs.sample),
+        timestep=share(inputs.timestep),
+        target=share(inputs.target),
+        condition=share(inputs.condition),
     )
 
 

@@ -17,7 +17,7 @@ import pynvml
 import torch
 
 from profiler.clock import Clock
-from profiler.measure import repeat_for
+from profiler.measure import Agree, alone, repeat_for
 from profiler.steps import Step
 from profiler.subject import Inputs
 
@@ -37,25 +37,35 @@ class Energy:
 
 
 def measure_energy(
-    step: Step, inputs: Sequence[Inputs], clock: Clock, *, seconds: float, device: str, file: Path
+    step: Step,
+    inputs: Sequence[Inputs],
+    clock: Clock,
+    *,
+    seconds: float,
+    device: str,
+    file: Path | None,
+    agree: Agree = alone,
 ) -> Energy:
-    """Repeat the step for some seconds under NVML and write telemetry.parquet; empty on a CPU."""
+    """Repeat the step for some seconds under NVML and write telemetry.parquet (file=None: do not); empty on a CPU."""
     if device != "cuda":
         return Energy()
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+        handle = pynvml.nvmlDeviceGetHandleByUUID(
+            f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+        )
     except pynvml.NVMLError:
         return Energy()
     poller = _Poller(handle)
     poller.start()
     before = _energy_mj(handle)
     started = time.monotonic()
-    count = repeat_for(step, inputs, clock, seconds=seconds)
+    count = repeat_for(step, inputs, clock, seconds=seconds, agree=agree)
     elapsed_s = time.monotonic() - started
     after = _energy_mj(handle)
     rows = poller.stop()
-    _write(rows, file)
+    if file is not None:
+        _write(rows, file)
     step_energy_j = (after - before) / 1e3 / count if before is not None and after is not None else None
     return Energy(
         step_energy_j=step_energy_j,

@@ -143,7 +143,7 @@ def _hooked(name: str, module: nn.Module) -> tuple[RemovableHandle, RemovableHan
 def trace_steps(
     subject: Subject, step: Step, inputs: Sequence[Inputs], clock: Clock, *, held: Held, file: Path
 ) -> Trace:
-    """Run the traced pass and write the trace to `file` (gz)."""
+    """Run the traced pass and write the trace to `file` (gz). Several ranks begin each step together."""
     on_gpu = subject.workload.device == "cuda"
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
     phases, times = _Phases(subject), []
@@ -158,6 +158,7 @@ def trace_steps(
     ):
         for index in range(1 + TRACED_STEPS):
             clock.synchronize()
+            subject.parallel.world.align()
             start = clock.mark()
             with record_function(STEP), _module_ranges(subject):
                 step(inputs[index % len(inputs)], phases.phase)

@@ -73,12 +73,21 @@ class Workload:
     )
     batch: int = field(
         default=2,
-        metadata={"help": "Samples per step. Classifier-free guidance in mode=sample doubles what the UNet sees."},
+        metadata={
+            "help": "Samples per step, over all processes together. Classifier-free guidance in mode=sample doubles "
+            "what the UNet sees."
+        },
     )
     resolution: int = field(
         default=0, metadata={"help": "Image side in pixels; 0 takes the model's own (512 for sd15)."}
     )
     device: Device = field(default="cuda", metadata={"help": "cuda or cpu."})
+    world_size: int = field(
+        default=1,
+        metadata={
+            "help": "Processes that share each step, one GPU each (on a CPU, its cores); over 1 needs a parallelism."
+        },
+    )
     num_inference_steps: int = field(default=20, metadata={"help": "Scheduler steps in mode=sample."})
     guidance_scale: float = field(
         default=7.5, metadata={"help": "Classifier-free guidance in mode=sample; 1 switches it off."}
@@ -101,7 +110,7 @@ class Workload:
             _check(isinstance(value, kinds) and value is not True, f"{f.name} must be {words}, not {value!r}")
         _check(self.mode in MODES, f"unknown mode {self.mode!r}: choose one of {', '.join(MODES)}")
         _check(self.device in DEVICES, f"unknown device {self.device!r}: choose one of {', '.join(DEVICES)}")
-        for name in ("batch", "num_inference_steps", "dataset_size", "min_samples"):
+        for name in ("batch", "world_size", "num_inference_steps", "dataset_size", "min_samples"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
         _check(self.min_samples <= 2000, f"min_samples must be at most 2000, not {self.min_samples}")
         _check(self.min_seconds >= 0, f"min_seconds must not be negative, not {self.min_seconds}")

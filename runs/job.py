@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from profiler.combo import BASELINE, Combo
+from profiler.combo import BASELINE, Combo, name_run
 from profiler.record import SweepPlace
 from profiler.workload import ZOO, Workload
 
@@ -65,17 +65,25 @@ class Job:
         """E.g. 'bf16 · sdpa, sd15 inference b2 512 px cuda'."""
         if self.kind == "probe":
             return "probe of this machine"
-        return f"{'reference' if self.kind == 'reference' else self.combo.label}, {self.workload.label}"
+        return f"{'reference' if self.kind == 'reference' else self.run_label}, {self.workload.label}"
+
+    @property
+    def run_label(self) -> str:
+        """E.g. 'bf16 · ddp x2'."""
+        return name_run(self.combo, self.workload)
 
 
 def measure_job(combo: Combo, workload: Workload, sweep: SweepPlace | None = None) -> Job:
     """A new job that measures the combo on the workload."""
+    if combo.parallelism == "none" and sweep is not None:
+        workload = replace(workload, world_size=1)  # of a sweep's runs, those without parallelism are of one process
     timeout_s = AUTOTUNE_TIMEOUT_S if combo.compilation == "max_autotune" else TIMEOUT_S
     return Job(job_id=new_job_id(combo, workload), combo=combo, workload=workload, sweep=sweep, timeout_s=timeout_s)
 
 
 def reference_job(workload: Workload, sweep: SweepPlace | None = None) -> Job:
     """A new job that makes the workload's numerical reference, with which candidates are compared."""
+    workload = replace(workload, world_size=1)  # plain eager, whatever is compared with it
     job_id = f"reference-{workload.reference_key}-{secrets.token_hex(3)}"
     return Job(job_id=job_id, kind="reference", workload=workload, sweep=sweep)
 

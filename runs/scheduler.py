@@ -23,7 +23,7 @@ from typing import Any
 from profiler.combo import why_not
 from profiler.record import Status, write_json
 from runs import launchers, queue_folder
-from runs.death import explain_death
+from runs.death import explain_death, failure_of_rank
 from runs.job import Job, retry_job, run_folder
 from runs.job_queue import SOON, ensure_probe, held_sweeps, is_held, known_references, log_tail, submit, waiting_jobs
 from runs.machine_file import read_machine
@@ -38,7 +38,7 @@ ELECTION_S = 1.0  # a look at the lock (is a scheduler there?) holds it for a mo
 
 def serve(
     home: Path,
-    launch: launchers.Launch = launchers.local,
+    launch: launchers.Launch = launchers.launch,
     *,
     idle_s: float = IDLE_S,
     count_oom_kills: Callable[[], int] = num_oom_kills,
@@ -184,6 +184,8 @@ class Scheduler:
         stage = events[-1]["stage"] if events else "starting"
         log = log_tail(job.job_id, home=self.home)
         status, cause, traceback = explain_death(job, returncode, ending, stage, log, has_oom_kill)
+        if status == "failed" and (told := failure_of_rank(run_folder(job.job_id, self.home))):
+            status, cause, traceback = told
         machine = read_machine(self.home)
         write_outcome(job, status, cause, home=self.home, machine=machine, traceback=traceback)
 

@@ -22,7 +22,7 @@ def run_row(record: Record) -> dict[str, Any]:
         "run_id": record.run_id,
         "status": record.status,
         "cause": record.cause,
-        "combo": record.combo.label,
+        "combo": record.label,
         "workload": record.workload.label,
         "sweep_id": place.sweep_id if place else None,
         "position": place.position if place else None,
@@ -40,7 +40,7 @@ def state_row(state: JobState) -> dict[str, Any]:
         "job_id": state.job.job_id,
         "kind": state.job.kind,
         "state": "held" if state.is_held else state.state,
-        "combo": state.job.combo.label,
+        "combo": state.job.run_label,
         "workload": state.job.workload.label,
         "sweep_id": state.job.sweep.sweep_id if state.job.sweep else None,
         "stage": state.stage,
@@ -85,7 +85,7 @@ def runs_table(records: Iterable[Record], title: str) -> Table:
             record.run_id,
             f"[{STYLES.get(record.status, 'red')}]{record.status}[/]",
             record.workload.label,
-            record.combo.label + repeat,
+            record.label + repeat,
             *(number(value) for value in numbers),
             record.cause,
         )
@@ -101,7 +101,7 @@ def plan_table(sweep: Sweep) -> Table:
         reason = rejected.get(job.job_id)
         why = f"[yellow]rejected: {reason}[/]" if reason else sweep.reasons[job.job_id]
         if job.kind == "measure":
-            table.add_row(str(job.sweep.position if job.sweep else ""), job.workload.label, job.combo.label, why)
+            table.add_row(str(job.sweep.position if job.sweep else ""), job.workload.label, job.run_label, why)
         else:
             table.add_row("", job.workload.label, "(reference)", why)
     return table

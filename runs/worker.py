@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from profiler import ranks
 from profiler.environment import probe
 from profiler.numerics import make_reference
 from profiler.session import profile
@@ -34,10 +35,11 @@ def work(job: Job, home: Path) -> None:
             write_outcome(job, "rejected", reason, home=home, machine=probe())
             return
         references = home / "references"
-        profile(
+        record = profile(
             job.combo, job.workload, folder,
             run_id=job.job_id, references=references, sweep=job.sweep, progress=progress,
         )  # fmt: skip
+        ranks.end(record.status, folder)
     else:
         _support(job, home, progress)
 

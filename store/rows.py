@@ -72,7 +72,7 @@ def _run(record: Record) -> Row:
         "sweep_position": sweep and sweep.position,
         "sweep_role": sweep and sweep.role,
         "num_jobs": sweep and sweep.num_jobs,
-        "combo_label": combo.label,
+        "combo_label": record.label,
         "combo_key": combo.key,
         "eager_key": replace(combo, compilation="eager").key,
         **{name: getattr(workload, name) for name in _WORKLOAD_COLUMNS},
@@ -93,13 +93,16 @@ def _run(record: Record) -> Row:
 
 
 _WORKLOAD_COLUMNS = (
-    *("model", "model_label", "mode", "batch", "resolution", "device"),
+    *("model", "model_label", "mode", "batch", "resolution", "device", "world_size"),
     *("num_inference_steps", "guidance_scale", "dataset_size", "seed"),
 )
 
 
 def _workload_key(workload: Workload) -> str:
-    """Equal for workloads whose step times may be divided by one another."""
+    """Equal for workloads whose step times may be divided by one another.
+
+    The batch is that of all processes together, so that world_size is how the work is done, not what it is.
+    """
     parts = [workload.model, workload.mode, workload.batch, workload.resolution, workload.device]
     if workload.mode == "sample":
         parts += [workload.num_inference_steps, workload.guidance_scale]

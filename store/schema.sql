@@ -26,6 +26,7 @@ CREATE TABLE run (
     quantization VARCHAR,
     checkpointing VARCHAR,
     optimizer VARCHAR,
+    parallelism VARCHAR,
     compilation VARCHAR,
     cuda_graphs VARCHAR,
     combo_label VARCHAR,
@@ -37,6 +38,7 @@ CREATE TABLE run (
     batch BIGINT,
     resolution BIGINT,
     device VARCHAR,
+    world_size BIGINT,
     workload_label VARCHAR,
     num_inference_steps BIGINT,
     guidance_scale DOUBLE,
@@ -110,7 +112,7 @@ CREATE TABLE run (
     -- What pairs runs, and what sync compares; frames.runs leaves these out.
     ended_at TIMESTAMP,
     device_key VARCHAR,  -- the GPU's UUID, or the CPU's name for device=cpu
-    workload_key VARCHAR,  -- equal when step times may be divided by one another
+    workload_key VARCHAR,  -- equal when step times may be divided by one another; of any world_size
     eager_key VARCHAR,  -- combo_key of the same combo with compilation=eager
     record_mtime_ns BIGINT
 );
@@ -184,6 +186,7 @@ FROM measured AS compiled
 JOIN measured AS eager
     ON eager.combo_key = compiled.eager_key
     AND eager.workload_key = compiled.workload_key
+    AND eager.world_size = compiled.world_size
     AND eager.device_key = compiled.device_key
     AND eager.boot_id = compiled.boot_id
     AND eager.status = 'done'

@@ -95,7 +95,7 @@ def show_jobs(plan: sweep.Sweep) -> None:
     rejected = {job.job_id: reason for job, reason in plan.rejected}
     rows = pd.DataFrame(
         {
-            "run": [job.combo.label if job.kind == "measure" else "numerical reference" for job in plan.jobs],
+            "run": [job.run_label if job.kind == "measure" else "numerical reference" for job in plan.jobs],
             "workload": [job.workload.label for job in plan.jobs],
             "why": [rejected.get(job.job_id, plan.reasons[job.job_id]) for job in plan.jobs],
         }

@@ -91,7 +91,7 @@ def _retry(states: list[JobState], key: str) -> None:
 
 def _name(state: JobState) -> str:
     names = {"reference": "numerical reference", "probe": "probe of this machine"}
-    return names.get(state.job.kind, state.job.combo.label)
+    return names.get(state.job.kind, state.job.run_label)
 
 
 def _sweep(state: JobState) -> str:

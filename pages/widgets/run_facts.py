@@ -11,7 +11,6 @@ from pages.charts import readable
 from pages.charts.curves import THIS
 from pages.widgets import data, linked, tables
 from pages.widgets.jobs import status_badge
-from profiler.combo import Combo
 from profiler.record import Record
 from profiler.workload import Workload
 from store import frames
@@ -42,7 +41,7 @@ def choose_run(runs: pd.DataFrame) -> str | None:
 def show_title(record: dict[str, Any]) -> None:
     """Name and status, then where the run stands and what can be followed from it."""
     workload = Workload.from_dict(record["workload"])
-    st.header(f"{Combo.from_dict(record['combo']).label} {status_badge(record['status'])}", anchor=False)
+    st.header(f"{Record.from_dict(record).label} {status_badge(record['status'])}", anchor=False)
     sweep = record.get("sweep")
     facts = [workload.label, Record.from_dict(record).device_name]
     facts += [record["started_at"][:19].replace("T", " ") + " UTC" if record["started_at"] else None]

@@ -13,6 +13,7 @@ from profiler.optims import (
     fusion,
     memory_format,
     optimizer,
+    parallelism,
     precision,
     quantization,
 )
@@ -44,6 +45,8 @@ FAMILY: dict[str, Family] = {
     "attention": Family(attention.apply, attention.check),
     # on the layers that are left, in the dtype that they have; before anything refers to their parameters
     "quantization": Family(quantization.apply, quantization.check),
+    # before whatever counts blocks or holds parameters: a pipeline keeps one stage's, FSDP shards them
+    "parallelism": Family(parallelism.apply, parallelism.check),
     # inside the compiled region, so that the compiler sees it
     "checkpointing": Family(checkpointing.apply, checkpointing.check),
     # needs the final parameters

@@ -165,7 +165,8 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
         return seen, f"{attention} attention calls run again in the backward, not {promised}"
     # Recomputation stops as soon as the last tensor that the backward needs is there, so that a block may not get to
     # its last convolution.
-    most, blocks = evidence.facts["num_convolutions"], evidence.facts["num_resnet_blocks"]
+    runs = subject.parallel.pipeline.num_microbatches if subject.parallel.pipeline else 1  # of each block in a step
+    most, blocks = runs * evidence.facts["num_convolutions"], runs * evidence.facts["num_resnet_blocks"]
     if most - blocks <= convolutions <= most:
         return seen, ""
     return seen, f"{convolutions} convolutions run again in the backward, not {most - blocks} to {most}"

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject
@@ -68,7 +69,7 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
     quantized = [p for p in parameters if choice == "adamw_8bit" and _is_quantized(p)]
     is_recorded = subject.combo.cuda_graphs != "off"
     updates = _RECORDED_UPDATES if is_recorded else _UPDATES
-    return replace(subject, optimizer=_make(choice, parameters, capturable=is_recorded)), Evidence(
+    return replace(subject, optimizer=_make(choice, _groups(parameters), capturable=is_recorded)), Evidence(
         family="optimizer",
         choice=choice,
         facts={"num_tensors": len(parameters), "num_8bit_tensors": len(quantized)},
@@ -77,7 +78,14 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
     )
 
 
-def _make(choice: str, parameters: list[nn.Parameter], *, capturable: bool) -> torch.optim.Optimizer:
+def _groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Shards and plain parameters apart: a kernel over a list takes only one kind."""
+    shards = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
+    plain = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+    return [{"params": group} for group in (plain, shards) if group]
+
+
+def _make(choice: str, parameters: list[dict[str, Any]], *, capturable: bool) -> torch.optim.Optimizer:
     if choice != "adamw_8bit":
         foreach, fused = _FLAGS[choice]
         return torch.optim.AdamW(parameters, lr=LEARNING_RATE, foreach=foreach, fused=fused, capturable=capturable)

@@ -11,7 +11,7 @@ CATEGORIES = (
     "communication", "other",
 )  # fmt: skip
 
-_COMMUNICATION = re.compile(r"nccl|rccl|gloo|all_?reduce|all_?gather|reduce_?scatter", re.I)
+_COMMUNICATION = re.compile(r"nccl|rccl|gloo|c10d|record_param_comms|all_?reduce|all_?gather|reduce_?scatter", re.I)
 _TRITON = re.compile(r"^triton_(poi|red|per|tem|mm|conv)\w*")
 _RETURN_TYPE = re.compile(r"std::enable_if<.*?>::type|_typeConvert")
 _LAYOUT = (

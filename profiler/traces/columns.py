@@ -58,6 +58,17 @@ class Ops(Ranges):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Messages(Ranges):
+    """Calls of a communication library, by what they say of themselves: NCCL a collective, gloo shapes."""
+
+    message_elements: Ints
+    dims: Ints
+    types: Ints
+    collective: Ints
+    dtype: Ints
+
+
+@dataclass(frozen=True, kw_only=True)
 class Launches(Ranges):
     """Calls of the runtime and of the driver: Triton and cuBLASLt launch through the latter."""
 
@@ -137,6 +148,7 @@ class Trace:
     ops: Ops
     ranges: Ranges
     modules: Ranges  # python_function rows that name an nn.Module
+    messages: Messages  # these rows are among ops or ranges, too
     launches: Launches
     device: DeviceWork
     allocations: Allocations

@@ -18,6 +18,7 @@ from profiler.traces.columns import (
     Flows,
     Ints,
     Launches,
+    Messages,
     Notes,
     Ops,
     Others,
@@ -27,7 +28,7 @@ from profiler.traces.columns import (
 )
 from profiler.traces.decode import Event
 from profiler.traces.raw import Args
-from profiler.traces.words import MODULE
+from profiler.traces.words import GLOO, MODULE, NCCL_MESSAGE
 
 _KINDS = {
     **dict.fromkeys(("cpu_op", "Operator", "operator"), "ops"),
@@ -43,6 +44,7 @@ _CLASSES: dict[str, type[Columns]] = {
     "ops": Ops,
     "ranges": Ranges,
     "modules": Ranges,
+    "messages": Messages,
     "launches": Launches,
     "device": DeviceWork,
     "allocations": Allocations,
@@ -54,6 +56,7 @@ _NUMBERS = {
     "ops": ("external_id", "sequence", "forward_thread"),
     "ranges": ("external_id",),
     "modules": ("external_id",),
+    "messages": ("external_id", "message_elements"),
     "launches": ("external_id", "correlation"),
     "device": (
         *("external_id", "device", "stream", "correlation", "graph_node", "registers", "shared_bytes", "num_bytes"),
@@ -64,7 +67,11 @@ _NUMBERS = {
     "flows": (),
     "others": ("external_id",),
 }
-_TEXTS = {"ops": ("dims", "strides", "types", "concrete"), "device": ("grid", "block", "collective", "dtype")}
+_TEXTS = {
+    "ops": ("dims", "strides", "types", "concrete"),
+    "messages": ("dims", "types", "collective", "dtype"),
+    "device": ("grid", "block", "collective", "dtype"),
+}
 _ARROWS = ("ac2g", "async_cpu_to_gpu", "async_gpu")
 _IGNORED = {"s": "other arrows", "t": "other arrows", "f": "other arrows", "C": "counters", "i": "instants"}
 
@@ -108,6 +115,8 @@ class Gatherer:
             if kind == "modules":
                 found = self._modules(found)
             self._gather(kind, category, found)
+        self._gather("messages", "", [event for event in by_category["cpu_op"] if event.name == NCCL_MESSAGE])
+        self._gather("messages", "", [event for event in by_category["user_annotation"] if event.name[:5] == GLOO])
         self._gather("allocations", "", [event for event in rest if event.name == "[memory]"])
         self._gather("flows", "", [event for event in rest if event.cat == "fwdbwd" and event.ph in "sf"])
         self._note_rest(rest)

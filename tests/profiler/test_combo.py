@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices, why_not
+from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices, name_run, why_not
 from profiler.machine import Machine
 from profiler.workload import MODES, Workload
 from tests.support.run_folders import FIXTURE_CPU, FIXTURE_GPU
@@ -20,6 +20,7 @@ AMPERE_GPU = replace(FULL_GPU, gpu_name="Fixture Ampere", compute_capability=(8,
 STALE_GPU = replace(FULL_GPU, packages=FULL_GPU.packages | {"xformers": "0.0.29.post3", "flash-attn-4": "4.0.0b19"})
 BARE_GPU = replace(FIXTURE_GPU, packages={})
 AO_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"torchao": "0.18.0"})
+FSDP = {"parallelism": "fsdp2"}
 GRAPH = {"cuda_graphs": "whole_step"}
 SELECTIVE, FLASH_4 = {"checkpointing": "selective"}, {"attention": "flash_attn_4", "precision": "bf16"}
 INT8, FP8 = {"quantization": "int8"}, {"quantization": "fp8"}
@@ -111,6 +112,14 @@ def test_an_unknown_family_is_answered_with_the_families() -> None:
             "records graphs itself",
             "choose default",
         ),
+        ({"parallelism": "ddp"}, "inference", "cpu", FIXTURE_CPU, "not for mode=inference", "choose mode=train"),
+        ({"parallelism": "cfg"}, "train", "cpu", FIXTURE_CPU, "not for mode=train", "choose mode=sample"),
+        ({"parallelism": "pipeline"}, "train", "cpu", FIXTURE_CPU, "two processes, not 1", "choose world_size=2"),
+        (FSDP | {"memory_format": "channels_last"}, "train", "cpu", FIXTURE_CPU, "contiguous", "=contiguous"),
+        (FSDP | {"optimizer": "adamw_8bit"}, "train", "cuda", AO_GPU, "8-bit", "choose optimizer=adamw_fused"),
+        (FSDP | {"precision": "fp16_amp"}, "train", "cuda", FULL_GPU, "scale the loss", "choose precision=bf16_amp"),
+        (FSDP | GRAPH, "train", "cuda", FULL_GPU, "within the step", "choose cuda_graphs=off"),
+        (FSDP | {"compilation": "default"}, "train", "cpu", FIXTURE_CPU, "whole UNet", "choose compilation=regional"),
         (GRAPH | {"precision": "fp16_amp"}, "train", "cuda", FULL_GPU, "loss scaling", "choose precision=bf16_amp"),
         (GRAPH | {"optimizer": "adamw_8bit"}, "train", "cuda", AO_GPU, "torchao's optimizer", "adamw_fused"),
         (SELECTIVE | {"attention": "flex"}, "train", "cuda", FULL_GPU, "which is no operator", "compilation=default"),
@@ -133,6 +142,29 @@ def test_an_impossible_choice_names_its_reason_and_remedy(
     assert said is not None
     assert reason in said
     assert remedy in said
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "workload", "reason"),
+    [
+        ("none", {"world_size": 2}, "parallelism=none runs one process, not 2: choose world_size=1"),
+        ("ddp", {"world_size": 2, "batch": 3}, "cannot split batch 3 evenly over 2 processes: choose a multiple of 2"),
+        ("ddp", {"world_size": 2, "device": "cuda"}, "needs a GPU per process, 2, and here are 1: choose a smaller"),
+        ("cfg", {"world_size": 2, "mode": "sample", "guidance_scale": 1.0}, "choose another guidance_scale"),
+        ("cfg", {"world_size": 3, "mode": "sample"}, "is for two processes, not 3: choose world_size=2"),
+    ],
+)
+def test_what_a_number_of_processes_cannot_do(parallelism: Any, workload: dict[str, Any], reason: str) -> None:
+    work = Workload(**{"model": "tiny", "mode": "train", "device": "cpu"} | workload)
+    said = why_not(Combo(parallelism=parallelism), work, FIXTURE_GPU)
+    assert said is not None
+    assert reason in said
+
+
+def test_the_name_of_a_run_counts_its_processes() -> None:
+    combo = Combo(precision="bf16", parallelism="ddp")
+    assert name_run(combo, Workload()) == "bf16 · ddp"
+    assert name_run(combo, Workload(world_size=2)) == "bf16 · ddp x2"
 
 
 @pytest.mark.parametrize(

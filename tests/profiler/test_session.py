@@ -33,9 +33,9 @@ ABSENT = {
 }
 # A baseline that leaves no mark in a trace is neither confirmed nor refuted.
 UNCHECKED: dict[str, dict[str, None]] = {
-    "inference": {"memory_format": None, "checkpointing": None, "optimizer": None},
-    "train": {"memory_format": None},
-    "sample": {"memory_format": None, "checkpointing": None, "optimizer": None},
+    "inference": {"memory_format": None, "fusion": None, "checkpointing": None, "optimizer": None},
+    "train": {"memory_format": None, "fusion": None},
+    "sample": {"memory_format": None, "fusion": None, "checkpointing": None, "optimizer": None},
 }
 
 

@@ -14,7 +14,7 @@ SQL = sorted((Path(db.__file__).parent / "sql").glob("*.sql"))
 OF_A_RUN = {
     *("run_id", "root", "folder", "status", "cause", "contaminated", "started_at", "duration_s"),
     *("sweep_id", "sweep_name", "sweep_position", "sweep_role", "num_jobs", "combo_label", "combo_key"),
-    *("model", "model_label", "mode", "batch", "resolution", "device", "workload_label"),
+    *("model", "model_label", "mode", "batch", "resolution", "device", "world_size", "workload_label"),
     *("num_inference_steps", "guidance_scale", "dataset_size", "seed"),
     *("machine_label", "gpu_name", "gpu_uuid", "boot_id", "torch", "cuda"),
     *("launch_verdict", "attention_observed", "trace_file", "schema_version"),

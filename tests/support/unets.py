@@ -11,7 +11,7 @@ from profiler.combo import Combo
 from profiler.optims import apply_all
 from profiler.record import Evidence
 from profiler.steps import make_step, no_phase
-from profiler.subject import Inputs, Subject, UNet, cast_inputs, make_inputs
+from profiler.subject import Inputs, Subject, UNet, cast_inputs, make_inputs, own_share
 from profiler.workload import Workload
 from profiler.zoo import build
 
@@ -89,7 +89,7 @@ def subject(work: Workload, combo: Combo | None = None) -> tuple[Subject, tuple[
 
 def inputs_of(made: Subject, draws: int = 1) -> list[Inputs]:
     plain = [make_inputs(made.unet, made.workload, batch=made.workload.batch, draw=draw) for draw in range(draws)]
-    return [cast_inputs(one, made.dtype, made.memory_format) for one in plain]
+    return [own_share(made, cast_inputs(one, made.dtype, made.memory_format)) for one in plain]
 
 
 def fidelity(work: Workload, combo: Combo | None = None) -> numerics.Fidelity:

@@ -1,0 +1,115 @@
+"""What two real processes find out about every parallel strategy, in one launch of torchrun.
+
+    torchrun --nproc-per-node=2 -m tests.support.two_ranks FOLDER
+
+The first rank writes FOLDER/found.json: for each rank and case the errors against one process, and what verify says.
+"""
+
+import json
+import sys
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor
+from torch.distributed import GradBucket
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from profiler import numerics, ranks, scaling
+from profiler.combo import Combo
+from profiler.measure import Timing
+from profiler.optims import apply_all
+from profiler.subject import Subject
+from profiler.verify import verify
+from profiler.workload import Workload
+from profiler.zoo import build
+from tests.support.unets import collect, fidelity, of, subject, trace, workload
+
+CASES: dict[str, tuple[Combo, Workload]] = {
+    f"{parallelism} {kind} {mode}": (
+        Combo(parallelism=parallelism, attention=attention, checkpointing=checkpointing),  # type: ignore[arg-type]
+        workload(kind, mode=mode, batch=4, world_size=2),
+    )
+    for parallelism, kind, mode, attention, checkpointing in (
+        ("ddp", "pixel_unet", "train", "sdpa", "full"),
+        ("fsdp2", "conditional_unet", "train", "sdpa", "full"),
+        ("tensor", "conditional_unet", "train", "math", "none"),
+        ("tensor", "pixel_unet", "train", "sdpa", "full"),
+        ("pipeline", "conditional_unet", "train", "sdpa", "full"),
+        ("pipeline", "pixel_unet", "inference", "math", "none"),
+        ("cfg", "conditional_unet", "sample", "sdpa", "none"),
+    )
+}
+
+
+@cache
+def single(work: Workload) -> tuple[numerics.Fidelity, dict[str, int]]:
+    """What one process finds, and the sizes of its parameters."""
+    return fidelity(work), {name: parameter.numel() for name, parameter in build(work).named_parameters()}
+
+
+def look(name: str, folder: Path) -> dict[str, Any]:
+    """Errors of one case, its evidence on this rank, and this rank's figures."""
+    combo, work = CASES[name]
+    made, evidence = subject(work, combo)
+    found = collect(made)
+    plain, sizes = single(replace(work, world_size=1))
+    traced = trace(made, folder)
+    timing = Timing(step_ms=(traced.step_ms,), phase_ms={}, host_enqueue_ms=())
+    return {
+        "errors": asdict(numerics.compare(found, plain, sizes)),
+        "loss": (found.loss, plain.loss),
+        "parameters": sorted(found.gradients) == sorted(plain.gradients),
+        "evidence": {e.family: (e.confirmed, e.finding) for e in (verify(one, traced, made) for one in evidence)},
+        "figures": asdict(scaling.rank_row(made.parallel.world, traced, timing, None)),
+        "observed": verify(of("parallelism", evidence), traced, made).observed,
+    }
+
+
+def unaveraged(folder: Path) -> dict[str, Any]:
+    """DDP whose hook leaves each rank's own gradient: what the error check must find."""
+    combo, work = CASES["ddp pixel_unet train"]
+    made, _ = subject(work, combo)
+    assert isinstance(made.call, DistributedDataParallel)
+
+    def own(state: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+        future: torch.futures.Future[Tensor] = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    made.call.register_comm_hook(None, own)
+    errors = numerics.compare(collect(made), *single(replace(work, world_size=1)))
+    return {"gradient_error": errors.gradient_error}
+
+
+def half_sharded(folder: Path) -> dict[str, Any]:
+    """FSDP2 on every second ResNet block alone."""
+    combo, work = CASES["fsdp2 conditional_unet train"]
+    _, evidence = subject(work, combo)
+    unet = build(work).train()
+    made, _ = apply_all(Subject(unet=unet, workload=work, call=unet), Combo())
+    for block in [module for module in unet.modules() if isinstance(module, ResnetBlock2D)][::2]:
+        fully_shard(block)
+    found = verify(of("parallelism", evidence), trace(made, folder), made)
+    return {"confirmed": found.confirmed, "finding": found.finding}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    own = folder / f"rank{ranks.own_rank()}"
+    own.mkdir(exist_ok=True)
+    found: dict[str, Any] = {name: look(name, own) for name in CASES}
+    found |= {"unaveraged": unaveraged(own), "half sharded": half_sharded(own)}
+    world = ranks.join(next(iter(CASES.values()))[1])
+    everything = world.gather(found)
+    if world.is_first:
+        (folder / "found.json").write_text(json.dumps(everything), encoding="utf-8")
+    ranks.leave()
+
+
+if __name__ == "__main__":
+    main()
