@@ -36,6 +36,7 @@ from profiler.joined import PARTS, join, joined_shape, why_not_joined
 from profiler.record import Evidence
 from profiler.subject import NotApplicable, Subject, UNet
 from profiler.text import KeptProjection
+from profiler.traces.objects import Op
 from profiler.traces.words import PHASE
 from profiler.tracing import Trace
 
@@ -213,9 +214,7 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
 def _called(trace: Trace, evidence: Evidence, subject: Subject) -> dict[str, Any]:
     """The forward's operators, for one forward."""
     forwards = _num_forwards(trace)
-    # Autocast calls an operator again inside itself, with its inputs cast.
-    outer = [op for op in trace.found.ops if op.parent is None or op.parent.event.name != op.event.name]
-    ops = [op for op in outer if op.phase == "forward"]
+    ops = [op for op in trace.found.ops if op.phase == "forward" and _is_outermost(op)]
     calls = Counter(op.event.name for op in ops)
     seen: dict[str, Any] = {f"num_{k}": calls[f"steplens::{k}"] / forwards for k in _KERNELS.values()}
     if subject.combo.compilation == "eager":
@@ -230,6 +229,14 @@ def _called(trace: Trace, evidence: Evidence, subject: Subject) -> dict[str, Any
         found = {s: shapes[s] / forwards + once[s] for s in evidence.facts.get("joined_shapes", ())}
         seen["joined_shapes"] = found
     return {what: number for what, number in seen.items() if what in evidence.facts}
+
+
+def _is_outermost(op: Op) -> bool:
+    """Autocast calls an operator again inside itself, with its inputs cast, and autograd ours with its graph's node."""
+    above = op.parent
+    while above and above.event.name != op.event.name:
+        above = above.parent
+    return above is None
 
 
 def _replayed(trace: Trace, evidence: Evidence) -> dict[str, Any]:

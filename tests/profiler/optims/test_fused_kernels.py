@@ -26,7 +26,7 @@ from profiler.session import profile
 from profiler.subject import Subject
 from profiler.verify import verify
 from profiler.workload import Workload
-from tests.support.unets import FACTORIES, conditional_unet, errors, inputs_of, of, subject, trace, workload
+from tests.support.unets import conditional_unet, errors, inputs_of, of, subject, trace, workload
 
 triton = pytest.importorskip("triton", reason="needs the package triton")
 from profiler.optims import fused_kernels  # noqa: E402, needs triton
@@ -129,7 +129,7 @@ def test_the_operators_arithmetic_is_registered_as_it_runs() -> None:
 
 
 @gpu_or_interpreter
-@pytest.mark.parametrize("kind", FACTORIES)
+@pytest.mark.parametrize("kind", ["conditional_unet", "pixel_unet"])
 def test_the_arithmetic_of_a_whole_unet_traces_without_a_graph_break(kind: str) -> None:
     made, _ = subject(workload(kind, mode="train", device=DEVICE), Combo(fusion="all", memory_format="channels_last"))
     batch = inputs_of(made)[0]
@@ -157,7 +157,7 @@ def test_inductor_compiles_the_operators_with_what_stands_around_them() -> None:
 
 
 @gpu
-@pytest.mark.parametrize("kind", FACTORIES)
+@pytest.mark.parametrize("kind", ["conditional_unet", "pixel_unet"])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("choice", ["norm_act", "geglu", "all"])
 def test_a_fused_unet_agrees_with_the_plain_one_in_fp32(kind: str, layout: Any, choice: Any) -> None:
@@ -235,7 +235,7 @@ def _profile(work: Workload, combo: Combo, folder: Path, references: Path) -> Re
 def test_a_run_is_done(mode: str, precision: Any, tmp_path: Path, references: Path) -> None:
     combo = Combo(fusion="all", precision=precision, attention="sdpa", memory_format="channels_last")
     record = _profile(TINY[mode], combo, tmp_path, references)
-    assert (record.status, record.cause) == ("done", "")
+    assert record.status == "done", f"{record.cause}\n{record.traceback}"
     assert of("fusion", record.evidence).confirmed
 
 
