@@ -128,6 +128,7 @@ def note_trace(trace: tracing.Trace, subject: Subject, found: Findings) -> None:
     step_ms = found.metrics["step_ms"] or math.nan
     found.metrics |= {"profiler_overhead": trace.step_ms / step_ms, "num_kernels": trace.num_kernels}
     found.metrics["recompute_ms"] = trace.recompute_ms
+    found.notes += [f"the trace has {warning}" for warning in trace.warnings]
     found.metrics["host_gap_ms"] = trace.host_gap_ms if subject.workload.mode == "sample" else None
     if subject.workload.device != "cuda":
         return

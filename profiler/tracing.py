@@ -25,6 +25,7 @@ from profiler.steps import Step
 from profiler.subject import Inputs, Subject
 from profiler.traces.attribute import Attribution, attribute
 from profiler.traces.gaps import phase_gaps_ns
+from profiler.traces.health import health
 from profiler.traces.intervals import Union
 from profiler.traces.objects import Found
 from profiler.traces.phases import PHASES
@@ -82,6 +83,12 @@ class Trace:
     def peak_bytes(self) -> int:
         return max((point.total for point in self.timeline), default=0)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What its health card warns of, with counts: kernels without an operator, lost or repaired events."""
+        card = health(self.attribution)
+        return [f"{one.what} ({one.count})" for one in card.findings if one.level == "warning"]
+
     def names(self) -> Counter[str]:
         """How often each kernel, operator, range and launching call occurs in the traced steps."""
         names, trace = Counter(self.found.launches), self.attribution.trace
@@ -112,18 +119,23 @@ class _Phases:
 
 @contextmanager
 def _module_ranges(subject: Subject) -> Iterator[None]:
-    """A range around each call of a module. Eager only: hooks make a compiler start anew, and a replay calls nothing.
+    """A range around each call of a module that is not compiled: hooks make a compiler start anew. A replay calls none.
 
     The fast kind of range costs 2 microseconds; record_function costs 20 and goes through checkpointing's dispatch.
     """
-    is_eager = subject.combo.compilation == "eager" and not subject.uses_graphs
-    modules = subject.unet.named_modules() if is_eager else ()
-    handles = [handle for name, module in modules for handle in _hooked(name, module)]
+    calls_modules = subject.combo.compilation in ("eager", "regional") and not subject.uses_graphs
+    modules = list(subject.unet.named_modules()) if calls_modules else []
+    compiled = {id(inside) for _, module in modules if _is_compiled(module) for inside in module.modules()}
+    handles = [handle for name, module in modules if id(module) not in compiled for handle in _hooked(name, module)]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _hooked(name: str, module: nn.Module) -> tuple[RemovableHandle, RemovableHandle]:

@@ -94,6 +94,7 @@ def _of_matching(found: Attribution) -> Iterator[Finding]:
     ):
         if chosen.any():
             share = float(work.duration_ns[chosen].sum()) / total
+            level = "note" if share < UNATTRIBUTED_LIMIT else level
             example = trace.names[work.name[np.flatnonzero(chosen)[0]]]
             yield Finding(level=level, what=what, count=int(chosen.sum()), share=share, example=example[:120])  # type: ignore[arg-type]
 

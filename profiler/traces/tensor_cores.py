@@ -25,7 +25,7 @@ _CERTAIN = re.compile(
     r"|MI\d+x\d+x\d+|_mma_|cublasLt.*splitK.*(bf16|f16)|s64x\d+x16gemm",
     re.I,
 )
-_CORES = re.compile(r"sgemm|_simt_|simt_|gemv|dgemm|_f32f32_f32f32_f32(?!.*tf32)|gemmSN|splitKreduce|im2col", re.I)
+_CORES = re.compile(r"sgemm|ffma|_simt_|simt_|gemv|dgemm|_f32f32_f32f32_f32(?!.*tf32)|gemmSN|splitKreduce|im2col", re.I)
 _LIBRARY = re.compile(
     r"nvjet|bmm_.*(sm100|e4m3|bfloat16|fp16)|cutlass|xmma|flash|fmha|cudnn_generated|flashattn|implicit_gemm.*(bf16|f16)",
     re.I,

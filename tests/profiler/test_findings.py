@@ -47,7 +47,9 @@ def test_one_sample_has_no_spread() -> None:
 def test_the_busy_share_of_the_untraced_step_tells_who_sets_the_pace(busy_ms: float, verdict: str) -> None:
     found, made = _found(), SimpleNamespace(workload=GPU)
     trace: Any = SimpleNamespace(step_ms=20.0, num_kernels=5.0, busy_ms=busy_ms, recompute_ms=None, host_gap_ms=None)
+    trace.warnings = ["dropped: an unreadable event (1)"]
     findings.note_trace(trace, made, found)  # type: ignore[arg-type]
+    assert found.notes == ["the trace has dropped: an unreadable event (1)"]
     assert found.launch_verdict == verdict
     assert found.metrics["gpu_busy_share"] == pytest.approx(busy_ms / 10)
     assert found.metrics["profiler_overhead"] == 2.0

@@ -67,10 +67,9 @@ def test_on_a_cpu_only_bookkeeping_is_of_category_other(traced: tuple[Subject, T
 def test_forward_and_backward_know_their_modules(traced: tuple[Subject, Trace, Path]) -> None:
     kernels = traced[1].found.kernels
     for phase in ("forward", "backward"):
-        of_phase = [kernel for kernel in kernels if kernel.phase == phase]
-        known = [kernel for kernel in of_phase if kernel.module]
-        assert sum(k.duration_ns for k in known) > 0.9 * sum(k.duration_ns for k in of_phase)
-        assert {"conv_in", "mid_block.resnets.0.conv1", "conv_out"} <= {kernel.module for kernel in known}
+        layers = [k for k in kernels if k.phase == phase and k.category in ("conv", "norm", "gemm", "attention")]
+        assert [kernel for kernel in layers if not kernel.module] == []
+        assert {"conv_in", "mid_block.resnets.0.conv1", "conv_out"} <= {kernel.module for kernel in layers}
     assert not any(kernel.module for kernel in kernels if kernel.phase == "optimizer")
     assert not any(name.startswith("steplens.module.") for name in (op.event.name for op in traced[1].found.ops))
 
