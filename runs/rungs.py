@@ -46,6 +46,10 @@ class Options:
             "[default: zoo]"
         },
     )
+    vary: str = field(
+        default="",
+        metadata={"help": "around: the families whose choices are exchanged, e.g. attention,precision. [default: all]"},
+    )
     families: Mapping[str, Sequence[str]] = field(default_factory=dict)  # family -> choices, for the sweeps that ask
 
 

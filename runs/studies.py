@@ -1,6 +1,7 @@
 """Studies: sweeps that ask one question each of many combos, batches, resolutions or models.
 
 - one_at_a_time: what does each choice buy alone?
+- around: what does the stack gain or lose when one of its choices is exchanged for another of the same family?
 - leave_one_out: what does the whole stack lose without each of its choices?
 - pairs: do two choices help each other, or buy the same thing twice? Interaction is
   speedup(A and B) / (speedup(A) x speedup(B)); 1 is none.
@@ -74,6 +75,25 @@ def leave_one_out(workload: Workload, options: Options, machine: Machine | None)
         without = whole.to_dict() | {family: choices(family)[0]}
         ladder.branch(f"the stack without {name_choice(family, choice)}", **without)
     return ladder.end()
+
+
+def around(workload: Workload, options: Options, machine: Machine | None) -> list[Rung]:
+    """The stack, then the stack with one choice exchanged: every other choice of every family, or of those to vary."""
+    ladder, whole = Ladder(workload), stack(workload, options)
+    ladder.branch("the whole stack", **whole.to_dict())
+    for family in _varied(options.vary, workload.mode):
+        for choice in choices(family):
+            if choice not in (getattr(whole, family), SEARCHING):
+                ladder.branch(f"the stack with {family}={choice}", **whole.to_dict() | {family: choice})
+    return ladder.end()
+
+
+def _varied(vary: str, mode: str) -> list[str]:
+    possible = [family for family in FAMILIES if applies(family, mode)]
+    wanted = [name.strip() for name in vary.split(",")] if vary else possible
+    if unknown := sorted(set(wanted) - set(possible)):
+        raise ValueError(f"vary: no family {', '.join(unknown)} in mode={mode}: choose from {', '.join(possible)}")
+    return [family for family in possible if family in wanted]
 
 
 def pairs(workload: Workload, options: Options, machine: Machine | None) -> list[Rung]:

@@ -236,6 +236,13 @@ SWEEPS: dict[str, SweepKind] = {
             rungs=studies.one_at_a_time,
         ),
         SweepKind(
+            name="around",
+            description="A stack with one choice exchanged at a time, to see whether any family has a better one.",
+            mode=None,
+            rungs=studies.around,
+            takes="stack",
+        ),
+        SweepKind(
             name="leave_one_out",
             description="What a whole stack of choices loses without each of them.",
             mode=None,

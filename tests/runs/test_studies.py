@@ -55,6 +55,22 @@ def test_leave_one_out_takes_one_choice_after_another_away() -> None:
     ]
 
 
+def test_around_exchanges_one_choice_of_the_stack_at_a_time() -> None:
+    base, whole, *exchanged, again = [job.combo for job in runs("around", TRAIN, vary="attention, compilation")]
+    assert base == again == BASELINE
+    differences = [one.difference(whole) for one in exchanged]
+    others = [name for name in choices("attention") if name != whole.attention]
+    assert differences[: len(others)] == [{"attention": name} for name in others]
+    assert {"compilation": "eager"} in differences
+    assert {"compilation": "max_autotune"} not in differences  # it searches for many minutes
+    assert all(len(one) == 1 for one in differences)
+
+
+def test_around_varies_families_that_exist() -> None:
+    with pytest.raises(ValueError, match="no family optimizer in mode=inference: choose from attention"):
+        runs("around", INFERENCE, vary="optimizer")
+
+
 def test_pairs_hold_each_alone_and_every_two() -> None:
     families = {"attention": ["sdpa"], "precision": ["bf16"], "memory_format": ["channels_last"]}
     found = [len(job.combo.difference(BASELINE)) for job in runs("pairs", INFERENCE, families=families)]
