@@ -250,7 +250,7 @@ def test_a_sweep_packed_unfinished_goes_on_in_another_home(
         (
             ("sweep", "quick", "--attention", "sdpa"),
             2,
-            "quick takes no choices of attention, it has its own; these do: single_combo, grid, leave_one_out",
+            "quick takes no choices of attention, it has its own; these do: single_combo, grid, around, leave_one_out",
         ),
         (("sweep", "grid", "--attention", "sdp"), 2, "unknown attention sdp: choose from math, sdpa"),
         (("sweep", "quick", "--wait", "--budget", "soon"), 2, "write 9m, 90s, 1h30m"),
