@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from torch import nn
 from torch._C._profiler import _RecordFunctionFast
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
@@ -30,8 +29,9 @@ from profiler.traces.intervals import Union
 from profiler.traces.objects import Found
 from profiler.traces.phases import PHASES
 from profiler.traces.read import read_trace
-from profiler.traces.tables import kernel_table, op_table
+from profiler.traces.tables import kernel_table, op_table, write_table
 from profiler.traces.timeline import CATEGORIES, Point, build_timeline
+from profiler.traces.views import write_views
 from profiler.traces.words import MODULE, PHASE, RECOMPUTE, STEP
 
 TRACED_STEPS = 1
@@ -190,10 +190,11 @@ def trace_steps(
 
 
 def write_tables(trace: Trace, folder: Path) -> None:
-    """Write kernels.parquet, ops.parquet and memory.parquet."""
-    _write(kernel_table(trace.attribution), folder / "kernels.parquet")
-    _write(op_table(trace.attribution), folder / "ops.parquet")
-    _write(_memory_table(trace.timeline), folder / "memory.parquet")
+    """Write kernels.parquet, ops.parquet, memory.parquet and what pages show of the trace's analyses (views/)."""
+    write_table(kernel_table(trace.attribution), folder / "kernels.parquet")
+    write_table(op_table(trace.attribution), folder / "ops.parquet")
+    write_table(_memory_table(trace.timeline), folder / "memory.parquet")
+    write_views(trace.attribution, folder)
 
 
 def _memory_table(timeline: Sequence[Point]) -> pa.Table:
@@ -202,14 +203,3 @@ def _memory_table(timeline: Sequence[Point]) -> pa.Table:
         columns[f"{name}_bytes"] = pa.array([point.alive[name] for point in timeline], pa.int64())
     columns["reserved_bytes"] = pa.array([point.reserved for point in timeline], pa.int64())
     return pa.table(columns)
-
-
-def _write(table: pa.Table, file: Path) -> None:
-    times = [name for name in table.column_names if name.endswith("_ns")]  # all different: differences pack better
-    pq.write_table(
-        table,
-        file,
-        compression="zstd",
-        use_dictionary=[name for name in table.column_names if name not in times],
-        column_encoding=dict.fromkeys(times, "DELTA_BINARY_PACKED"),
-    )

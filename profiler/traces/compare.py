@@ -5,20 +5,19 @@ survives is the class of work, and the place in the model: module and phase. Whe
 modules, both are cut by phase and class instead, and the comparison says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
 from profiler.traces.attribute import Attribution
-from profiler.traces.breakdown import Exposed, breakdown, exposed, step_windows
 from profiler.traces.classify import CATEGORIES
-from profiler.traces.columns import Ints
-from profiler.traces.groups import Groups
 from profiler.traces.idle import REASONS
+from profiler.traces.ledger import knows_modules, ledger, median_step, pieces_of, walls
 
-KNOWN_MODULES = 0.5  # share of forward and backward time that must have a module for a cut by modules
+_Key = TypeVar("_Key")
+
 DEPTH = 2  # of a qualified name: down_blocks.0
 _IDLE = tuple(f"idle: {reason}" for reason in REASONS)
 
@@ -46,33 +45,30 @@ class Waterfall:
 
 def profile_of(found: Attribution, depth: int = DEPTH) -> Profile:
     """Raises ValueError for a trace without a step."""
-    start, end = step_windows(found)
-    if not len(start):
+    wall_ns = walls(found)
+    if not len(wall_ns):
         raise ValueError("the trace holds no step to compare")
-    wall = end - start
-    step = int(np.argsort(wall, kind="stable")[(len(wall) - 1) // 2])
-    parts = {
-        part: ns
-        for number, part, ns in zip(*(column.to_pylist() for column in breakdown(found).columns), strict=True)
-        if number == step
-    }
-    idle = {(part, ""): ns for part, ns in parts.items() if part in _IDLE}
-    pieces = exposed(found)
-    pieces = Exposed(*(column[pieces.step == step] for column in vars(pieces).values()))
-    module, phase, category = (
-        column[pieces.row] for column in (found.work.module, found.work.phase, found.work.category)
-    )
-    phases = (*found.phases.names, "")
-    shorts = [shorten(path, depth) for path in found.modules.paths] + ["unattributed"]
-    in_model = np.isin(phase, [0, 1, 2])
-    known = pieces.duration_ns[in_model & (module >= 0)].sum() >= KNOWN_MODULES * pieces.duration_ns[in_model].sum()
+    step = median_step(wall_ns)
+    rows = ledger(found, step).to_pylist()
     return Profile(
-        wall_ns=int(wall[step]),
-        by_class=parts,
-        by_place=idle | _summed(pieces, Groups.by(module, phase), module, phase, shorts, phases),
-        by_phase=idle | _summed(pieces, Groups.by(category, phase), category, phase, CATEGORIES, phases),
-        knows_modules=bool(known) and bool(in_model.any()),
+        wall_ns=int(wall_ns[step]),
+        by_class=_summed(rows, lambda row: row["part"]),
+        by_place=_summed(rows, lambda row: _place(row, shorten(row["module"] or "unattributed", depth))),
+        by_phase=_summed(rows, lambda row: _place(row, row["part"])),
+        knows_modules=knows_modules(found, pieces_of(found, step)),
     )
+
+
+def _place(row: dict[str, Any], name: str) -> tuple[str, str]:
+    """A name and its phase; idle time has its reason and no phase."""
+    return (row["part"], "") if row["part"] in _IDLE else (name, row["phase"] or "")
+
+
+def _summed(rows: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], _Key]) -> dict[_Key, int]:
+    found: dict[_Key, int] = {}
+    for row in rows:
+        found[key(row)] = found.get(key(row), 0) + row["duration_ns"]
+    return found
 
 
 def shorten(path: str, depth: int) -> str:
@@ -109,22 +105,6 @@ def _waterfall(
     changes = {part: right.get(part, 0) - left.get(part, 0) for part in (*left, *right)}
     ordered = dict(sorted(((part, ns) for part, ns in changes.items() if ns), key=lambda item: -abs(item[1])))
     return Waterfall(before_ns=before.wall_ns, after_ns=after.wall_ns, changes=ordered, note=note)
-
-
-def _summed(
-    pieces: Exposed,
-    groups: Groups,
-    first: Ints,
-    phase: Ints,
-    names: Sequence[str],
-    phases: Sequence[str],
-) -> dict[tuple[str, str], int]:
-    found: dict[tuple[str, str], int] = {}
-    sums = groups.sum(pieces.duration_ns).tolist()
-    for name, number, ns in zip(first[groups.first].tolist(), phase[groups.first].tolist(), sums, strict=True):
-        key = (names[name], phases[number])
-        found[key] = found.get(key, 0) + ns
-    return found
 
 
 def _worded(parts: Mapping[tuple[str, str], int]) -> dict[str, int]:
