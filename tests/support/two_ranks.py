@@ -1,11 +1,13 @@
 """What two real processes find out about every parallel strategy, in one launch of torchrun.
 
-    torchrun --nproc-per-node=2 -m tests.support.two_ranks FOLDER
+    torchrun --nproc-per-node=2 -m tests.support.two_ranks FOLDER cpu|cuda
 
 The first rank writes FOLDER/found.json: for each rank and case the errors against one process, and what verify says.
 """
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from functools import cache
@@ -29,6 +31,9 @@ from profiler.workload import Workload
 from profiler.zoo import build
 from tests.support.unets import collect, fidelity, of, subject, trace, workload
 
+Found = list[dict[str, Any]]  # by rank
+ROOT = Path(__file__).parents[2]
+
 CASES: dict[str, tuple[Combo, Workload]] = {
     f"{parallelism} {kind} {mode}": (
         Combo(parallelism=parallelism, attention=attention, checkpointing=checkpointing),  # type: ignore[arg-type]
@@ -44,6 +49,19 @@ CASES: dict[str, tuple[Combo, Workload]] = {
         ("cfg", "conditional_unet", "sample", "sdpa", "none"),
     )
 }
+
+
+def launch(folder: Path, device: str) -> Found:
+    """Run this file on two processes; what each of them found."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "-m", "tests.support.two_ranks", str(folder), device],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: Found = json.loads((folder / "found.json").read_text(encoding="utf-8"))
+    return found
 
 
 @cache
@@ -100,6 +118,9 @@ def half_sharded(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
+    for name, (combo, work) in CASES.items():
+        CASES[name] = combo, replace(work, device=sys.argv[2])  # type: ignore[arg-type]
+    ranks.take_device(next(iter(CASES.values()))[1])
     own = folder / f"rank{ranks.own_rank()}"
     own.mkdir(exist_ok=True)
     found: dict[str, Any] = {name: look(name, own) for name in CASES}

@@ -1,6 +1,5 @@
 """Parallelism on two real processes (gloo), in one launch of torchrun; and in worlds of one in this process."""
 
-import json
 import os
 import subprocess
 import sys
@@ -14,25 +13,14 @@ from profiler.combo import Combo
 from profiler.optims.tensor_parallel import _interleaved
 from profiler.subject import NotApplicable
 from runs.job_queue import ROOT
-from tests.support.two_ranks import CASES
+from tests.support.two_ranks import CASES, Found, launch
 from tests.support.unets import collect, compare, subject, workload
-
-Found = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What each of two ranks finds."""
-    folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "-m", "tests.support.two_ranks", str(folder)],
-        capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: Found = json.loads((folder / "found.json").read_text(encoding="utf-8"))
-    return found
+    return launch(tmp_path_factory.mktemp("ranks"), "cpu")
 
 
 @pytest.mark.parametrize("case", CASES)
