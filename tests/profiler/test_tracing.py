@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from profiler import memory
+from profiler.flops import forward_flop_per_sample
 from profiler.subject import Subject
 from profiler.tracing import Trace, write_tables
 from tests.support.unets import subject, trace, workload
@@ -72,6 +73,13 @@ def test_forward_and_backward_know_their_modules(traced: tuple[Subject, Trace, P
         assert {"conv_in", "mid_block.resnets.0.conv1", "conv_out"} <= {kernel.module for kernel in layers}
     assert not any(kernel.module for kernel in kernels if kernel.phase == "optimizer")
     assert not any(name.startswith("steplens.module.") for name in (op.event.name for op in traced[1].found.ops))
+
+
+def test_the_forwards_flop_are_those_counted_on_the_model(traced: tuple[Subject, Trace, Path]) -> None:
+    made, _, folder = traced
+    table = pq.read_table(folder / "ops.parquet").to_pandas()
+    counted = table.loc[table["phase"] == "forward", "flops"].sum()
+    assert counted == made.workload.batch * forward_flop_per_sample(made.unet, made.workload)
 
 
 def test_operators_keep_their_shapes(traced: tuple[Subject, Trace, Path]) -> None:

@@ -1,0 +1,66 @@
+"""On a GPU: real traced steps, eager and with CUDA graphs, through every view."""
+
+from pathlib import Path
+
+import pytest
+
+from profiler.combo import Combo
+from profiler.flops import forward_flop_per_sample
+from profiler.traces.breakdown import breakdown, step_windows
+from profiler.traces.classify import CATEGORIES
+from profiler.traces.counted import op_flop
+from profiler.traces.critical import critical_path
+from profiler.traces.health import OTHER_LIMIT, UNATTRIBUTED_LIMIT, health
+from profiler.traces.intervals import Union
+from profiler.traces.launches import launch_statistics
+from profiler.traces.operators import kernel_summary, operator_table
+from profiler.traces.roofline import roofline
+from profiler.traces.unet import attention_by_resolution, blocks, module_tree
+from tests.support.unets import subject, trace, workload
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("combo", [Combo(), Combo(attention="sdpa", precision="bf16", checkpointing="full")])
+@pytest.mark.parametrize("kind", ["conditional_unet", "pixel_unet"])
+def test_an_eager_training_step_is_attributed(kind: str, combo: Combo, tmp_path: Path) -> None:
+    made, _ = subject(workload(kind, mode="train", device="cuda"), combo)
+    found = trace(made, tmp_path).attribution
+    card, work = health(found), found.traced
+    assert card.unattributed_share is not None
+    assert card.unattributed_share < UNATTRIBUTED_LIMIT
+    assert card.other_share < OTHER_LIMIT
+    start, end = step_windows(found)
+    wall, parts = int((end - start).sum()), breakdown(found).to_pylist()
+    assert sum(row["duration_ns"] for row in parts) == wall
+    assert sum(row["duration_ns"] for row in critical_path(found).to_pylist()) == wall
+    busy = Union.of(work.start_ns, work.end_ns).total_ns
+    assert sum(row["duration_ns"] for row in parts if row["part"] in CATEGORIES) == busy
+    phases = [found.phases.names[code] for code in work.phase.tolist()]
+    layers = [CATEGORIES[code] in ("conv", "norm", "attention") for code in work.category.tolist()]
+    unknown = [
+        found.trace.names[name]
+        for name, phase, module, layer in zip(work.name, phases, work.module.tolist(), layers, strict=True)
+        if layer and phase != "optimizer" and module < 0
+    ]
+    assert unknown == []
+    assert ("recompute" in phases) == (combo.checkpointing == "full")
+    assert {row["block"] for row in blocks(found).to_pylist()} >= {"down.0", "up.1", "conv_in"}
+
+
+def test_the_forwards_flop_are_the_models(tmp_path: Path) -> None:
+    made, _ = subject(workload(device="cuda"))
+    found = trace(made, tmp_path).attribution
+    flop = op_flop(found)[found.op_step >= 0]
+    assert flop[flop > 0].sum() == made.workload.batch * forward_flop_per_sample(made.unet, made.workload)
+
+
+def test_every_view_takes_a_replayed_graph(tmp_path: Path) -> None:
+    made, _ = subject(workload(device="cuda"), Combo(cuda_graphs="whole_step"))
+    found = trace(made, tmp_path).attribution
+    assert health(found).graph_share == pytest.approx(1, abs=0.2)
+    statistics = launch_statistics(found)
+    assert statistics is not None
+    assert statistics.num_in_graphs > 0.8 * statistics.num_kernels
+    for view in (operator_table, kernel_summary, roofline, module_tree, attention_by_resolution, blocks, critical_path):
+        assert view(found).num_columns > 3
