@@ -14,7 +14,7 @@ from profiler.traces.classify import CATEGORIES
 from profiler.traces.columns import Ints
 from profiler.traces.groups import Groups
 from profiler.traces.idle import REASONS, idle_parts
-from profiler.traces.intervals import Union
+from profiler.traces.intervals import Union, cut_up, first_covers
 from profiler.traces.nesting import Nesting
 
 PARTS = (*CATEGORIES, *(f"idle: {reason}" for reason in REASONS))
@@ -89,16 +89,6 @@ def _device_pieces(work: Work) -> tuple[Ints, Ints, Ints]:
     return np.concatenate(starts), np.concatenate(ends), np.concatenate(rows)
 
 
-def first_covers(start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
-    """The part of each interval that none before it covers: at most one piece each. Start, end and number."""
-    order = np.lexsort((-end, start))
-    begun, ended = start[order], end[order]
-    reached = np.concatenate((begun[:1], np.maximum.accumulate(ended)[:-1]))
-    begun = np.maximum(begun, reached)
-    kept = ended > begun
-    return begun[kept], ended[kept], order[kept]
-
-
 def _outside(start: Ints, end: Ints, row: Ints, covered: Union) -> tuple[Ints, Ints, Ints]:
     """What of disjoint intervals lies outside of a union, piece by piece."""
     if not len(start):
@@ -106,15 +96,6 @@ def _outside(start: Ints, end: Ints, row: Ints, covered: Union) -> tuple[Ints, I
     order = np.argsort(start)
     free = covered.gaps(int(start.min()), int(end.max()))
     return cut_up(start[order], end[order], row[order], free.start, free.end)
-
-
-def cut_up(start: Ints, end: Ints, row: Ints, from_ns: Ints, to_ns: Ints) -> tuple[Ints, Ints, Ints]:
-    """Overlaps of ordered disjoint intervals with ordered disjoint windows."""
-    first = np.searchsorted(to_ns, start, side="right")
-    counts = np.maximum(np.searchsorted(from_ns, end, side="left") - first, 0)
-    mine = np.repeat(np.arange(len(start)), counts)
-    theirs = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts - first, counts)
-    return np.maximum(start[mine], from_ns[theirs]), np.minimum(end[mine], to_ns[theirs]), row[mine]
 
 
 def _host_pieces(found: Attribution) -> tuple[Ints, Ints, Ints]:

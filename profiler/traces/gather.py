@@ -1,9 +1,7 @@
 """Gather: typed events into columns, piece by piece, by kind of event."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from decimal import Decimal
-from operator import attrgetter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +12,7 @@ from profiler.traces.columns import (
     Allocations,
     Columns,
     DeviceWork,
-    Floats,
     Flows,
-    Ints,
     Launches,
     Messages,
     Notes,
@@ -28,6 +24,7 @@ from profiler.traces.columns import (
 )
 from profiler.traces.decode import Event
 from profiler.traces.raw import Args
+from profiler.traces.vectors import Codes, codes, each, start_ns, to_ns, wrapped
 from profiler.traces.words import GLOO, MODULE, NCCL_MESSAGE
 
 _KINDS = {
@@ -76,12 +73,7 @@ _ARROWS = ("ac2g", "async_cpu_to_gpu", "async_gpu")
 _IGNORED = {"s": "other arrows", "t": "other arrows", "f": "other arrows", "C": "counters", "i": "instants"}
 
 
-class Codes(dict[Any, int]):
-    """Numbers values in the order of their first appearance."""
-
-    def __missing__(self, key: Any) -> int:
-        code = self[key] = len(self)
-        return code
+Table = dict[str, np.ndarray[Any, Any]]  # a column per name
 
 
 class Gatherer:
@@ -92,7 +84,7 @@ class Gatherer:
         self.names, self.texts, self.threads = Codes(), Codes(), Codes()
         self.processes: dict[int | str, dict[str, str]] = {}
         self.num_events = 0
-        self._parts: dict[str, list[dict[str, np.ndarray[Any, Any]]]] = defaultdict(list)
+        self._parts: dict[str, list[Table]] = defaultdict(list)
         _ = self.texts[b""]  # number 0: nothing was said
 
     def add(self, events: Sequence[Event]) -> None:
@@ -123,11 +115,16 @@ class Gatherer:
 
     def trace(self, metadata: dict[str, Any]) -> Trace:
         """All that was added, by start, outer before inner, from the first event's microsecond on."""
-        tables = {kind: _concatenated(kind, self._parts[kind]) for kind in _CLASSES}
-        self._move_module_ranges(tables)
-        starts = [table["start_ns"].min() for table in tables.values() if len(table["start_ns"])]
+        starts = [part["start_ns"].min() for parts in self._parts.values() for part in parts]
         origin = int(min(starts, default=0)) // 1000
-        ordered = {kind: _in_order(_CLASSES[kind], table, origin * 1000) for kind, table in tables.items()}
+        ordered, module_ranges = {}, _concatenated("ranges", [])
+        for kind, columns in _CLASSES.items():  # one by one: the pieces of a table and the whole are there at a time
+            table = _concatenated(kind, self._parts.pop(kind, []))
+            if kind == "ops":
+                table, module_ranges = self._without_module_ranges(table)
+            elif kind == "ranges":
+                table = {name: np.concatenate((table[name], module_ranges[name])) for name in table}
+            ordered[kind] = _in_order(columns, table, origin * 1000)
         return Trace(
             **ordered,  # type: ignore[arg-type]
             names=list(self.names),
@@ -140,14 +137,12 @@ class Gatherer:
             num_events=self.num_events,
         )
 
-    def _move_module_ranges(self, tables: dict[str, dict[str, np.ndarray[Any, Any]]]) -> None:
-        """The ranges that our traced pass opens around modules are made the fast way, which kineto calls operators."""
-        ops, ranges = tables["ops"], tables["ranges"]
-        ours = np.array([name.startswith(MODULE) for name in self.names], dtype=bool)
-        if ours.any():
-            is_range = ours[ops["name"]]
-            tables["ranges"] = {name: np.concatenate((ranges[name], ops[name][is_range])) for name in ranges}
-            tables["ops"] = {name: column[~is_range] for name, column in ops.items()}
+    def _without_module_ranges(self, ops: Table) -> tuple[Table, Table]:
+        """Operators, and the ranges that our traced pass opens around modules: kineto calls the fast kind operators."""
+        ours = np.array([name.startswith(MODULE) for name in self.names] or [False], dtype=bool)
+        is_range = ours[ops["name"]]
+        ranges = {name: ops[name][is_range] for name in Ranges.__dataclass_fields__}
+        return {name: column[~is_range] for name, column in ops.items()} if len(ranges["name"]) else ops, ranges
 
     def _modules(self, found: list[Event]) -> list[Event]:
         """Of Python's calls only those that name a module: the others are half of all rows, and no view needs them."""
@@ -172,24 +167,26 @@ class Gatherer:
     def _gather(self, kind: str, category: str, events: list[Event]) -> None:
         if not events:
             return
-        start, is_known = _start_ns(events)
+        start, is_known = start_ns(events)
         if not is_known.all():
             self.notes.add("dropped: events without a time", category, int((~is_known).sum()))
             events = [event for event, known in zip(events, is_known, strict=True) if known]
             start = start[is_known]
+            if not events:
+                return
         args = [event.args for event in events]
         part = {
             "start_ns": start,
             "duration_ns": self._durations(events),
-            "thread": _codes(self.threads, zip(_each(events, "pid"), _each(events, "tid"), strict=True), len(events)),
+            "thread": codes(self.threads, zip(each(events, "pid"), each(events, "tid"), strict=True), len(events)),
         }
         for name in _NUMBERS[kind]:
             part[name] = self._numbers(name, args)
         for name in _TEXTS.get(kind, ()):
             as_bytes = str.encode if name in ("collective", "dtype") else bytes
-            part[name] = _codes(self.texts, map(as_bytes, _each(args, name)), len(args))
+            part[name] = codes(self.texts, map(as_bytes, each(args, name)), len(args))
         if "name" in _CLASSES[kind].__dataclass_fields__:
-            part["name"] = _codes(self.names, _each(events, "name"), len(events))
+            part["name"] = codes(self.names, each(events, "name"), len(events))
         part |= self._special(kind, category, events, args)
         self._parts[kind].append(part)
 
@@ -203,70 +200,35 @@ class Gatherer:
             return {"num_bytes": self._numbers("allocated_bytes", args), "device": self._numbers("device_id", args)}
         if kind == "flows":
             is_end = [int(event.ph == "f") for event in events]
-            flow = np.fromiter(map(_wrapped, _each(events, "id")), np.int64, len(events))
+            flow = np.fromiter(map(wrapped, each(events, "id")), np.int64, len(events))
             return {"flow": flow, "is_end": np.array(is_end, np.int64)}
         return {}
 
     def _durations(self, events: list[Event]) -> np.ndarray[Any, Any]:
-        micros = np.fromiter(_each(events, "dur"), np.float64, len(events))
+        micros = np.fromiter(each(events, "dur"), np.float64, len(events))
         if (bad := ~(micros >= 0)).any():
             self.notes.add("repaired: durations below zero or missing set to zero", count=int(bad.sum()))
             micros[bad] = 0
-        return _to_ns(micros)
+        return to_ns(micros)
 
     def _numbers(self, name: str, args: Sequence[Args]) -> np.ndarray[Any, Any]:
         if name in FLOATS:
-            return np.fromiter(_each(args, name), np.float64, len(args))
+            return np.fromiter(each(args, name), np.float64, len(args))
         try:
-            return np.fromiter(_each(args, name), np.int64, len(args))
+            return np.fromiter(each(args, name), np.int64, len(args))
         except (TypeError, ValueError, OverflowError):
             self.notes.add(f"repaired: a {name} that is no number of 64 bits")
-            return np.fromiter(map(_wrapped, _each(args, name)), np.int64, len(args))
+            return np.fromiter(map(wrapped, each(args, name)), np.int64, len(args))
 
 
-def _each(items: Sequence[Any], name: str) -> Iterable[Any]:
-    return map(attrgetter(name), items)
-
-
-def _codes(codes: Codes, values: Iterable[Any], count: int) -> np.ndarray[Any, Any]:
-    lookup: Callable[[Any], int] = codes.__getitem__
-    return np.fromiter(map(lookup, values), np.int64, count)
-
-
-def _wrapped(value: Any) -> int:
-    """A number's lower 64 bits, which still tell ids apart; -1 for what is no number (as the legacy stream's name)."""
-    try:
-        return (int(value) + 2**63) % 2**64 - 2**63
-    except (TypeError, ValueError, OverflowError):
-        return -1
-
-
-def _start_ns(events: Sequence[Event]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Starts in nanoseconds, and which of them are known."""
-    if isinstance(events[0].ts, Decimal):
-        known = np.array([event.ts.is_finite() for event in events])  # type: ignore[union-attr]
-        exact = (int(event.ts * 1000) if fine else 0 for event, fine in zip(events, known, strict=True))
-        return np.fromiter(exact, np.int64, len(events)), known
-    micros = np.fromiter(_each(events, "ts"), np.float64, len(events))
-    known = np.isfinite(micros) & (np.abs(micros) < 9e15)
-    return _to_ns(np.where(known, micros, 0)), known
-
-
-def _to_ns(micros: Floats) -> Ints:
-    """Exact: a double holds the thousandths of microseconds that kineto writes, but not a thousand times the number."""
-    whole = np.floor(micros)
-    nanos: Ints = whole.astype(np.int64) * 1000 + np.rint((micros - whole) * 1000).astype(np.int64)
-    return nanos
-
-
-def _concatenated(kind: str, parts: Sequence[dict[str, np.ndarray[Any, Any]]]) -> dict[str, np.ndarray[Any, Any]]:
+def _concatenated(kind: str, parts: Sequence[Table]) -> Table:
     names = list(_CLASSES[kind].__dataclass_fields__)
     if not parts:
         return {name: np.empty(0, np.float64 if name in FLOATS else np.int64) for name in names}
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def _in_order(table: type[Columns], columns: dict[str, np.ndarray[Any, Any]], origin_ns: int) -> Columns:
+def _in_order(table: type[Columns], columns: Table, origin_ns: int) -> Columns:
     order = np.lexsort((-columns["duration_ns"], columns["start_ns"]))  # stable: ties stay in the file's order
     ordered = {name: column[order] for name, column in columns.items()}
     ordered["start_ns"] = ordered["start_ns"] - origin_ns

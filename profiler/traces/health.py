@@ -15,10 +15,9 @@ from profiler.traces.columns import Bools
 from profiler.traces.intervals import Union
 from profiler.traces.words import STEP
 
-Level = Literal["good", "note", "warning"]
+Level = Literal["note", "warning"]
 UNATTRIBUTED_LIMIT = 0.02  # shares of device time
 OTHER_LIMIT = 0.03
-VIEWS = ("gpu", "operators", "modules", "shapes", "memory", "backward", "communication", "steps")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from profiler.traces.attribute import Attribution
 from profiler.traces.columns import Bools, Ints, Ranges, Trace
-from profiler.traces.intervals import Union
+from profiler.traces.intervals import Union, cut_up
 
 REASONS = ("host", "sync", "allocator", "data", "queue", "outside of operators")
 _SYNC = re.compile(r"(Device|Stream|Event|Ctx)Synchronize$|^(cuda|hip)Memcpy$|MemcpyDtoH_v2$")
@@ -27,11 +27,12 @@ _HOST, _SYNCED, _ALLOCATED, _LOADED, _QUEUE, _OUTSIDE = range(len(REASONS))
 
 def idle_parts(found: Attribution, start: Ints, end: Ints, busy: Union) -> tuple[Ints, Ints, Ints]:
     """Step, reason (number in REASONS) and nanoseconds of idle time in steps of the given limits."""
-    gaps = [busy.gaps(int(a), int(b)) for a, b in zip(start, end, strict=True)]
-    step = np.repeat(np.arange(len(gaps)), [len(gap.start) for gap in gaps])
     empty = np.empty(0, np.int64)
-    begin = np.concatenate([gap.start for gap in gaps] or [empty])
-    finish = np.concatenate([gap.end for gap in gaps] or [empty])
+    if not len(start):
+        return empty, empty, empty
+    free = busy.gaps(int(start[0]), int(end[-1]))
+    begin, finish, _ = cut_up(free.start, free.end, free.start, start, end)
+    step = np.searchsorted(start, begin, side="right") - 1
     if not found.on_gpu:
         return step, np.full(len(step), _OUTSIDE), finish - begin
     launched = np.clip(_next_launch(found, finish), begin, finish)

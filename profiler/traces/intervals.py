@@ -74,14 +74,20 @@ class Union:
         )
 
 
-def shares_ns(start: Ints, end: Ints) -> Ints:
-    """Each interval's part of the union: the moments that it is the first to cover, so that the parts sum to the union.
-
-    Overlapping kernels count once, for the one that began first.
-    """
+def first_covers(start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
+    """The part of each interval that none before it covers: at most one piece each. Start, end and number."""
     order = np.lexsort((-end, start))
-    begun, ended = start[order], np.maximum(end[order], start[order])
+    begun, ended = start[order], end[order]
     reached = np.concatenate((begun[:1], np.maximum.accumulate(ended)[:-1]))
-    part = np.empty_like(start)
-    part[order] = np.maximum(ended - np.maximum(begun, reached), 0)
-    return part
+    begun = np.maximum(begun, reached)
+    kept = ended > begun
+    return begun[kept], ended[kept], order[kept]
+
+
+def cut_up(start: Ints, end: Ints, row: Ints, from_ns: Ints, to_ns: Ints) -> tuple[Ints, Ints, Ints]:
+    """Overlaps of ordered disjoint intervals with ordered disjoint windows."""
+    first = np.searchsorted(to_ns, start, side="right")
+    counts = np.maximum(np.searchsorted(from_ns, end, side="left") - first, 0)
+    mine = np.repeat(np.arange(len(start)), counts)
+    theirs = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts - first, counts)
+    return np.maximum(start[mine], from_ns[theirs]), np.minimum(end[mine], to_ns[theirs]), row[mine]

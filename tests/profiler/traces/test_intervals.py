@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.traces.intervals import Union, shares_ns
+from profiler.traces.intervals import Union, first_covers
 
 SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=12)
 Spans = list[tuple[int, int]]
@@ -50,8 +50,10 @@ def test_busy_time_depends_on_no_origin(spans: Spans, shift: int) -> None:
 
 
 @given(SPANS)
-def test_shares_sum_to_the_union(spans: Spans) -> None:
+def test_first_covers_cut_intervals_into_their_union(spans: Spans) -> None:
     start, duration = np.array(spans, np.int64).reshape(-1, 2).T
-    shares = shares_ns(start, start + duration)
-    assert shares.sum() == len(_moments(spans))
-    assert ((shares >= 0) & (shares <= duration)).all()
+    begun, ended, number = first_covers(start, start + duration)
+    assert _covered(Union(begun, ended)) == _moments(spans)
+    assert (ended - begun).sum() == len(_moments(spans))
+    assert (begun >= start[number]).all()
+    assert (ended <= (start + duration)[number]).all()
