@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.charts import curves, kernels, memory, samples, telemetry
-from pages.widgets import data, measures, ranks, run_facts
+from pages.widgets import data, imported, measures, ranks, run_facts, traces
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -17,6 +17,8 @@ record, row = data.read(frames.record, run_id), runs[runs["run_id"] == run_id]
 run_facts.show_title(record)
 run_facts.link_comparison(record)
 run_facts.show_outcome(record)
+if record["imported"]:
+    imported.show_facts(record)
 if not measures.has_numbers(record):
     run_facts.show_environment(record)
     st.caption("This run ended before anything was measured, so it has no charts.")
@@ -38,7 +40,7 @@ with st.grid(2, min_column_width=480, gap="medium"):
         show_chart(memory.memory_split(row, dark=is_dark()), row, key="run_memory", name=f"memory-split-{run_id}")
         st.caption("Parts that live at different moments can add up to more than the peak.")
 
-moving, mode = run_facts.curves(record), record["workload"]["mode"]
+moving, mode = run_facts.curves(record), (record["workload"] or {}).get("mode")
 if mode == "train":
     show_chart(curves.training(moving, dark=is_dark()), moving, key="run_training", name=f"training-{run_id}")
 elif mode == "sample":
@@ -46,7 +48,7 @@ elif mode == "sample":
 
 st.subheader("Kernels")
 run_facts.show_kernels(data.read(frames.kernels, run_id), record)
-run_facts.offer_trace(record, row["folder"].iloc[0])
+traces.offer_trace(record, row["folder"].iloc[0])
 
 st.subheader("Requested against observed")
 run_facts.show_evidence(data.read(frames.evidence, run_id), record)

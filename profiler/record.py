@@ -173,13 +173,39 @@ class SweepPlace:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Imported:
+    """What is known of a foreign trace beside its numbers; None is what the file does not say."""
+
+    file_name: str
+    sha256: str  # of the file as it was given
+    num_bytes: int
+    num_events: int
+    num_steps: int  # marked steps; 0 where the trace marks none and counts as a whole
+    device_name: str | None = None
+    rank: int | None = None
+    world_size: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)  # what the trace says of CUDA, CUPTI, its own format
+    why_empty: dict[str, str] = field(default_factory=dict)  # view -> why it has nothing to show, with the remedy
+
+    @property
+    def label(self) -> str:
+        """What stands where a measured run has its workload, e.g. 'trace of 3 steps, rank 0 of 8'."""
+        steps = {0: "trace without steps", 1: "trace of 1 step"}.get(self.num_steps, f"trace of {self.num_steps} steps")
+        rank = (
+            "" if self.rank is None else f", rank {self.rank}" + (f" of {self.world_size}" if self.world_size else "")
+        )
+        return steps + rank
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """One run: what was asked, what ran, what it cost. Written last, by rename, never changed."""
 
     run_id: str
     status: Status
-    combo: Combo
-    workload: Workload
+    combo: Combo | None  # None for imported runs alone: nobody knows which choices a foreign trace was made with
+    workload: Workload | None  # the same
+    imported: Imported | None = None  # of status "imported", and of no other
     machine: Machine | None = None  # None where no worker got far enough to look
     started_at: str = ""  # UTC, ISO 8601
     ended_at: str = ""
@@ -205,15 +231,23 @@ class Record:
     @property
     def device_name(self) -> str:
         """What ran it: the GPU, or the CPU for device=cpu; empty where no worker got far enough to look."""
-        if self.machine is None:
+        if self.imported is not None:
+            return self.imported.device_name or ""
+        if self.machine is None or self.workload is None:
             return ""
         on_gpu = self.workload.device == "cuda" and self.machine.gpu_name
         return self.machine.gpu_name or "" if on_gpu else self.machine.cpu_name
 
     @property
     def label(self) -> str:
-        """E.g. 'bf16 · ddp x2'."""
-        return name_run(self.combo, self.workload)
+        """E.g. 'bf16 · ddp x2'; for an imported trace the name of its file."""
+        if self.imported is not None:
+            return self.imported.file_name
+        return name_run(self.combo, self.workload) if self.combo and self.workload else ""
+
+    @property
+    def workload_label(self) -> str:
+        return self.imported.label if self.imported else self.workload.label if self.workload else ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -231,13 +265,17 @@ class Record:
             raise ValueError(f"not a record: {', '.join(missing)} missing")
         if values["status"] not in STATUSES:
             raise ValueError(f"unknown status {values['status']!r}")
+        if (values["status"] == "imported") != (values.get("imported") is not None):
+            raise ValueError("not a record: imported runs, and no others, say what was imported")
+        is_foreign = values["status"] == "imported"
         known = {f.name for f in fields(cls)}
         kept = {name: value for name, value in values.items() if name in known}
         return cls(
             **kept
             | {
-                "combo": Combo.from_dict(values["combo"]),
-                "workload": Workload.from_dict(values["workload"]),
+                "combo": None if is_foreign else Combo.from_dict(values["combo"]),
+                "workload": None if is_foreign else Workload.from_dict(values["workload"]),
+                "imported": Imported(**values["imported"]) if is_foreign else None,
                 "machine": Machine.from_dict(values["machine"]) if values.get("machine") else None,
                 "sweep": SweepPlace(**values["sweep"]) if values.get("sweep") else None,
                 "metrics": Metrics(**values.get("metrics", {})),

@@ -11,7 +11,7 @@ import typer
 from profiler.combo import Combo
 from profiler.record import RECORD_FILE
 from profiler.workload import Workload
-from runs import archive, cli_sweep, job_queue, resume, sweep, tables
+from runs import archive, cli_sweep, cli_traces, job_queue, resume, sweep, tables
 from runs.budget import Budget
 from runs.cli_options import given, parse_duration, takes_combo_and_workload, takes_sweep_options
 from runs.cli_support import (
@@ -207,9 +207,8 @@ def show(
 ) -> None:
     """Show everything that one run found; or, while it runs, what it does and printed."""
     home = home_of(ctx)
-    with usage():
-        found = _find_run(run_id, home)
-    folder = all_folders(home).get(found, run_folder(found, home))
+    folder = _folder_of(run_id, home)
+    found = folder.name
     record = read_record(folder)
     if record is None and (folder / RECORD_FILE).is_file():
         fail(f"{folder / RECORD_FILE} cannot be read: it is damaged or cut short; run it again", USAGE)
@@ -224,6 +223,8 @@ def show(
         console.print(job_queue.log_tail(found, home=home), markup=False, highlight=False)
         return
     console.print(tables.runs_table([record], f"{record.run_id} on {record.device_name or '?'}"))
+    if record.imported:
+        console.print(tables.imported_table(record.imported))
     console.print(tables.metrics_table(record.metrics))
     if record.evidence:
         console.print(tables.evidence_table(record))
@@ -337,6 +338,10 @@ def unpack(
     print(f"{len(new)} runs unpacked into {into or home_of(ctx) / 'runs'}, {len(old)} were there already")
 
 
+app.command("import")(cli_traces.import_command)
+app.command("slice")(cli_traces.slice_command(lambda ctx, text: _folder_of(text, home_of(ctx))))
+
+
 @app.command()
 def probe(
     ctx: typer.Context,
@@ -352,6 +357,12 @@ def probe(
         print(json.dumps(machine.to_dict(), indent=1))
     else:
         out(False).print(tables.machine_table(machine))
+
+
+def _folder_of(text: str, home: Path) -> Path:
+    with usage():
+        found = _find_run(text, home)
+    return all_folders(home).get(found, run_folder(found, home))
 
 
 def _find_run(text: str, home: Path) -> str:

@@ -19,7 +19,7 @@ def why_too_large(job: Job, home: Path) -> str | None:
     smaller = [one for one in plan if one.combo == job.combo and _is_smaller(one.workload, job.workload)]
     for run_id, record in resume.read_records(smaller, home).items():
         if record.status == "oom":
-            return f"{record.workload.label} did not fit (run {run_id}), so {job.workload.label} was not tried"
+            return f"{record.workload_label} did not fit (run {run_id}), so {job.workload.label} was not tried"
     return None
 
 

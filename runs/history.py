@@ -61,9 +61,9 @@ def durations(home: Path) -> dict[tuple[str, str, str, str], float]:
     """(model, mode, compilation, device) -> median seconds of the runs that measured to their end."""
     seconds = defaultdict(list)
     for record in records(home):
-        if record.status in ("done", "ineffective", "wrong") and record.duration_s:
-            workload = record.workload
-            key = (workload.model, workload.mode, record.combo.compilation, workload.device)
+        combo, workload = record.combo, record.workload
+        if combo and workload and record.status in ("done", "ineffective", "wrong") and record.duration_s:
+            key = (workload.model, workload.mode, combo.compilation, workload.device)
             seconds[key].append(record.duration_s)
     return {key: median(values) for key, values in seconds.items()}
 

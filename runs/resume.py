@@ -95,9 +95,14 @@ def retries(plan: Iterable[Job], records: Mapping[str, Record], statuses: Collec
 
 
 def job_of(record: Record, home: Path) -> Job:
-    """The job that a record came from: as its sweep's plan has it, else made anew."""
+    """The job that a record came from: as its sweep's plan has it, else made anew.
+
+    Raises ValueError for an imported trace, which no job made.
+    """
     if record.sweep and (home / "sweeps" / record.sweep.sweep_id / f"{record.run_id}.json").exists():
         return next(job for job in read_plan(record.sweep.sweep_id, home) if job.job_id == record.run_id)
+    if record.combo is None or record.workload is None:
+        raise ValueError(f"{record.run_id} is an imported trace, which nothing here measured: import it again")
     return replace(measure_job(record.combo, record.workload, record.sweep), job_id=record.run_id)
 
 

@@ -1,13 +1,14 @@
 """What the CLI prints of records, sweeps and machines: rich tables, and the same as plain data for --json."""
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from profiler.machine import Machine
-from profiler.record import Metrics, Record
+from profiler.record import Imported, Metrics, Record
 from runs.job_queue import JobState
 from runs.sweep import Sweep
 
@@ -23,7 +24,7 @@ def run_row(record: Record) -> dict[str, Any]:
         "status": record.status,
         "cause": record.cause,
         "combo": record.label,
-        "workload": record.workload.label,
+        "workload": record.workload_label,
         "sweep_id": place.sweep_id if place else None,
         "position": place.position if place else None,
         "role": place.role if place else None,
@@ -84,8 +85,8 @@ def runs_table(records: Iterable[Record], title: str) -> Table:
         table.add_row(
             record.run_id,
             f"[{STYLES.get(record.status, 'red')}]{record.status}[/]",
-            record.workload.label,
-            record.label + repeat,
+            record.workload_label,
+            escape(record.label) + repeat,
             *(number(value) for value in numbers),
             record.cause,
         )
@@ -138,6 +139,18 @@ def evidence_table(record: Record) -> Table:
     for evidence in record.evidence:
         facts = ", ".join(f"{name} {value}" for name, value in {**evidence.facts, **evidence.observed}.items())
         table.add_row(evidence.family, evidence.choice, words[evidence.confirmed], evidence.finding or facts)
+    return table
+
+
+def imported_table(imported: Imported) -> Table:
+    """What the file says, and which views of it are empty."""
+    table = Table(title="Imported trace (its choices are unknown)", title_justify="left", show_header=False)
+    for name, value in asdict(imported).items():
+        if name != "why_empty":
+            shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            table.add_row(name, "not said in the file" if shown in (None, "") else str(shown))
+    for view, reason in imported.why_empty.items():
+        table.add_row(f"no {view}", reason)
     return table
 
 

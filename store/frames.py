@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from profiler.combo import FAMILIES
 from profiler.record import Record
-from store import db, folders, labels, ratios, studies
+from store import db, folders, labels, modules, ratios, studies
 from store.db import Connection, StoreError
 
 MEMORY_CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "workspace", "other")
@@ -152,6 +152,16 @@ def samples(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataF
 def evidence(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     """One row per family that the run applied: what was asked and done, and what the trace says of it."""
     return _query("evidence", database, run_id=run_id)
+
+
+def trace_modules(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per step and module of a run's trace, those around others included, in the order they first run.
+
+    num_ops counts the operators of the module and of all in it. Empty where the trace names no modules.
+    """
+    rows = _rows_of_file(run_id, "ops", {"step": pa.int32(), "start_ns": pa.int64(), "module": pa.string()}, database)
+    with db.scratch() as connection:
+        return modules.with_those_around(db.query(connection, "trace_modules", {"ops": rows}))
 
 
 def record(run_id: str, *, database: Path | None = None) -> dict[str, Any]:

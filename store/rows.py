@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from profiler.combo import FAMILIES, Combo
 from profiler.record import Evidence, Metrics, Record
 from profiler.workload import Workload
 from store import db
@@ -55,10 +56,11 @@ def tables_of(runs: Sequence[Rows]) -> Tables:
 
 
 def _run(record: Record) -> Row:
-    combo, workload, machine, sweep = record.combo, record.workload, record.machine, record.sweep
-    on_gpu = machine is not None and workload.device == "cuda"
+    machine, sweep = record.machine, record.sweep
+    on_gpu = machine is not None and record.workload is not None and record.workload.device == "cuda"
     return {
-        **combo.to_dict(),
+        **_choices(record.combo),
+        **_shape(record.workload),
         **{metric.name: _known(getattr(record.metrics, metric.name)) for metric in fields(Metrics)},
         "run_id": record.run_id,
         "status": record.status,
@@ -73,14 +75,10 @@ def _run(record: Record) -> Row:
         "sweep_role": sweep and sweep.role,
         "num_jobs": sweep and sweep.num_jobs,
         "combo_label": record.label,
-        "combo_key": combo.key,
-        "eager_key": replace(combo, compilation="eager").key,
-        **{name: getattr(workload, name) for name in _WORKLOAD_COLUMNS},
-        "workload_label": workload.label,
-        "workload_key": _workload_key(workload),
+        "workload_label": record.workload_label,
         "machine_label": record.device_name or None,
         "device_key": machine and (machine.gpu_uuid if on_gpu else machine.cpu_name),
-        "gpu_name": machine and machine.gpu_name,
+        "gpu_name": machine.gpu_name if machine else record.imported and record.imported.device_name,
         "gpu_uuid": machine and machine.gpu_uuid,
         "boot_id": machine and machine.boot_id,
         "torch": machine and machine.torch,
@@ -96,6 +94,20 @@ _WORKLOAD_COLUMNS = (
     *("model", "model_label", "mode", "batch", "resolution", "device", "world_size"),
     *("num_inference_steps", "guidance_scale", "dataset_size", "seed"),
 )
+
+
+def _choices(combo: Combo | None) -> Row:
+    """The columns of a combo, all null for an imported trace: such a run pairs with nothing."""
+    if combo is None:
+        return dict.fromkeys((*FAMILIES, "combo_key", "eager_key"))
+    return {**combo.to_dict(), "combo_key": combo.key, "eager_key": replace(combo, compilation="eager").key}
+
+
+def _shape(workload: Workload | None) -> Row:
+    """The columns of a workload, all null for an imported trace."""
+    if workload is None:
+        return dict.fromkeys((*_WORKLOAD_COLUMNS, "workload_key"))
+    return {name: getattr(workload, name) for name in _WORKLOAD_COLUMNS} | {"workload_key": _workload_key(workload)}
 
 
 def _workload_key(workload: Workload) -> str:

@@ -156,6 +156,8 @@ CREATE VIEW measured AS SELECT * FROM run WHERE was_measured(run);
 
 -- Why two rows of run must not be divided by one another, in words; null when they may.
 CREATE MACRO why_not_comparable(one, baseline) AS CASE
+    WHEN one.status = 'imported' OR baseline.status = 'imported'
+        THEN 'an imported trace does not say with which choices it was made, and its steps ran under a profiler'
     WHEN NOT was_measured(one) THEN 'nothing was timed: the run is ' || one.status
     WHEN baseline.run_id IS NULL THEN 'the sweep has no baseline that is done on this device since its last boot'
     WHEN baseline.status <> 'done' OR NOT was_measured(baseline) THEN 'the baseline is ' || baseline.status

@@ -5,7 +5,13 @@ from typing import Any
 import pandas as pd
 
 UNKNOWN = "—"
+_MARKS = frozenset("\\`*_{}[]()<>#+-.!|~$:&")  # ASCII punctuation that Markdown lets a backslash defuse
 SHARES = ("mfu", "ceiling_share", "gpu_busy_share")
+
+
+def escaped(text: str) -> str:
+    """A text of others (a file's name, a kernel's) for Markdown: shown as it is, without links, images or signs."""
+    return "".join(f"\\{letter}" if letter in _MARKS else letter for letter in text)
 
 
 def number(value: Any, unit: str = "") -> str:

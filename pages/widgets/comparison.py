@@ -17,7 +17,7 @@ MAX_RUNS = 8
 
 def choose_runs(runs: pd.DataFrame, key: str) -> tuple[str, tuple[str, ...]] | None:
     """The baseline and the runs against it; by default those of the newest study."""
-    timed = runs[runs["step_ms"].notna()]
+    timed = runs[runs["step_ms"].notna() | (runs["status"] == "imported")]
     if len(timed) < 2:
         return None
     labels = data.run_labels(timed)

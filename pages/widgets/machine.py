@@ -37,7 +37,8 @@ def facts(found: Machine) -> str:
 
 def has_own_runs(runs: pd.DataFrame) -> bool:
     """Whether any run was measured under this home."""
-    return bool((runs["root"] == str(home() / "runs")).any()) if len(runs) else False
+    own = runs[(runs["root"] == str(home() / "runs")) & (runs["status"] != "imported")]
+    return len(own) > 0
 
 
 def quick_workload(found: Machine) -> Workload:

@@ -62,14 +62,16 @@ HEADLINES = {
 
 
 def has_numbers(record: dict[str, Any]) -> bool:
-    """Whether the run got as far as timing its steps."""
-    return record["metrics"].get("step_ms") is not None
+    """Whether the run got as far as timing its steps, or is a trace of others."""
+    return record["metrics"].get("step_ms") is not None or record["imported"] is not None
 
 
 def why_unknown(name: str, record: dict[str, Any]) -> str:
     """Why a run does not have this number, in words; empty when it does."""
     if record["metrics"].get(name) is not None:
         return ""
+    if record["imported"]:
+        return _why_not_in_trace(name)
     workload, status = record["workload"], record["status"]
     if workload["device"] == "cpu" and name in GPU_ONLY:
         return f"not measurable on a CPU: {GPU_ONLY[name]}"
@@ -85,9 +87,20 @@ def why_unknown(name: str, record: dict[str, Any]) -> str:
         return "the whole step is one CUDA graph"
     if record["combo"]["precision"] != "fp16_amp" and name in ("loss_scale", "num_skipped_steps"):
         return "only with precision=fp16_amp"
-    if status not in ("done", "wrong", "ineffective", "imported"):
+    if status not in ("done", "wrong", "ineffective"):
         return f"not measured: the run ended as {status}"
     return "not recorded by this run"
+
+
+def _why_not_in_trace(name: str) -> str:
+    """Why an imported trace does not give a number."""
+    if name in ("step_ms", "step_iqr_ms", "step_p95_ms", "num_samples", "num_kernels"):
+        return "the trace marks no steps, or one alone: profiler.step() marks them"
+    if name == "gpu_busy_ms":
+        return "the trace has no marked steps, or no GPU events"
+    if name == "recompute_ms":
+        return "nothing was recomputed, or the trace does not mark it"
+    return "not in a trace: it takes a run that Steplens measures"
 
 
 def text(name: str, record: dict[str, Any]) -> str:
@@ -116,7 +129,7 @@ def _beside(name: str, record: dict[str, Any]) -> str:
     known = {name: readable.metric(name, value) for name, value in record["metrics"].items()}
     return {
         "step_ms": f"IQR {known['step_iqr_ms']}, p95 {known['step_p95_ms']}",
-        "samples_per_s": f"batch {record['workload']['batch']}",
+        "samples_per_s": f"batch {(record['workload'] or {}).get('batch')}",
         "peak_allocated_gib": f"weights {readable.gib(record['metrics']['weights_gib'])}",
         "mfu": f"{known['achieved_tflops']} TFLOP/s",
         "sample_energy_j": f"{known['mean_power_w']} W mean",

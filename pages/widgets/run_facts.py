@@ -1,7 +1,6 @@
 """One run in words and tables: what it is, how it ended, its kernels, its evidence, where it ran."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,17 +8,15 @@ import streamlit as st
 
 from pages.charts import readable
 from pages.charts.curves import THIS
-from pages.widgets import data, linked, tables
+from pages.widgets import data, imported, linked, tables
 from pages.widgets.jobs import status_badge
 from profiler.record import Record
-from profiler.workload import Workload
 from store import frames
 
 Column = st.column_config
 SEVERITY = {
     "rejected": st.info,
     "cancelled": st.info,
-    "imported": st.info,
     "oom": st.warning,
     "ineffective": st.warning,
     "wrong": st.warning,
@@ -40,10 +37,10 @@ def choose_run(runs: pd.DataFrame) -> str | None:
 
 def show_title(record: dict[str, Any]) -> None:
     """Name and status, then where the run stands and what can be followed from it."""
-    workload = Workload.from_dict(record["workload"])
-    st.header(f"{Record.from_dict(record).label} {status_badge(record['status'])}", anchor=False)
-    sweep = record.get("sweep")
-    facts = [workload.label, Record.from_dict(record).device_name]
+    run, sweep = Record.from_dict(record), record.get("sweep")
+    label = readable.escaped(run.label) if run.imported else run.label
+    st.header(f"{label} {status_badge(record['status'])}", anchor=False)
+    facts = [run.workload_label, readable.escaped(run.device_name)]
     facts += [record["started_at"][:19].replace("T", " ") + " UTC" if record["started_at"] else None]
     facts += [f"took {readable.duration(record['duration_s'])}" if record["duration_s"] else None]
     facts += [
@@ -56,7 +53,7 @@ def show_title(record: dict[str, Any]) -> None:
 
 def show_outcome(record: dict[str, Any]) -> None:
     """Why the run is not done, its traceback, and what the reader of its numbers must know."""
-    if record["status"] != "done":
+    if record["status"] not in ("done", "imported"):
         SEVERITY.get(record["status"], st.error)(record["cause"] or f"{record['status']}, no cause was recorded")
     if record["traceback"]:
         with st.expander("Traceback"):
@@ -64,7 +61,7 @@ def show_outcome(record: dict[str, Any]) -> None:
     if record["contaminated"]:
         st.warning("Another process used the device meanwhile: these numbers are not to be trusted.")
     for note in record["notes"]:
-        st.caption(f":material/info: {note}")
+        st.caption(f":material/info: {readable.escaped(note)}")
 
 
 def show_kernels(rows: pd.DataFrame, record: dict[str, Any]) -> None:
@@ -73,7 +70,7 @@ def show_kernels(rows: pd.DataFrame, record: dict[str, Any]) -> None:
         st.caption("This run has no trace with kernels.")
         return
     columns = {
-        "name": Column.TextColumn("Kernel" if record["workload"]["device"] == "cuda" else "Operator", width="large"),
+        "name": Column.TextColumn("Kernel" if _has_kernels(record) else "Operator", width="large"),
         "category": Column.TextColumn("Category", width=110),
         "total_ms": Column.NumberColumn("Per step (ms)", format="%.3f"),
         "share": Column.ProgressColumn("Share", format="percent", max_value=float(rows["share"].max() or 1)),
@@ -86,15 +83,11 @@ def show_kernels(rows: pd.DataFrame, record: dict[str, Any]) -> None:
     st.dataframe(shown, hide_index=True, column_config=columns, placeholder="—", height=tables.fit(shown, most=10))
 
 
-def offer_trace(record: dict[str, Any], folder: str) -> None:
-    """The kineto trace of the run, for Perfetto or TensorBoard."""
-    path = Path(folder, record["trace_file"] or "")
-    if not record["trace_file"] or not path.is_file():
-        return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        place = {"file_name": path.name, "mime": "application/gzip", "key": "run_trace", "on_click": "ignore"}
-        st.download_button("Download the trace", path.read_bytes, icon=":material/download:", **place)
-        st.caption("Open it in ui.perfetto.dev, or the whole folder with tensorboard --logdir.")
+def _has_kernels(record: dict[str, Any]) -> bool:
+    """Whether its trace is of a GPU."""
+    if record["imported"]:
+        return "gpu" not in record["imported"]["why_empty"]
+    return bool(record["workload"]["device"] == "cuda")
 
 
 def baseline_of(record: dict[str, Any]) -> str | None:
@@ -132,6 +125,9 @@ def show_evidence(rows: pd.DataFrame, record: dict[str, Any]) -> None:
     if attention:
         asked = record["combo"]["attention"]
         st.markdown(f"Attention asked for: **{asked}**. Calls per step observed: **{attention}**.")
+    if record["imported"]:
+        st.caption("Nothing was requested: a foreign trace does not say with which choices it was made.")
+        return
     if rows.empty:
         st.caption("This run changed nothing, or ended before its trace could be checked.")
         return
@@ -174,7 +170,7 @@ def show_environment(record: dict[str, Any]) -> None:
         left.markdown("**Machine**")
         left.json(machine, expanded=1)
         middle.markdown("**Combo and workload**")
-        middle.json(record["combo"] | record["workload"], expanded=1)
+        middle.json((record["combo"] or {}) | (record["workload"] or {}) or {"unknown": imported.UNSAID}, expanded=1)
         right.markdown("**Reference, variables, code**")
         more = ("reference", "variables", "git_commit", "trace_file", "schema_version")
         right.json({name: record.get(name) for name in more}, expanded=2)

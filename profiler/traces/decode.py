@@ -44,7 +44,7 @@ class Decoder:
             return self._strict(data)
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
-        mended = _mend(bytes(data).strip(b" \t\r\n,"), self.notes)
+        mended = mend(bytes(data).strip(b" \t\r\n,"), self.notes)
         for decode in (self._strict, self._loose):
             try:
                 return decode(mended)
@@ -54,15 +54,15 @@ class Decoder:
 
     def _strict(self, data: bytes | memoryview) -> tuple[list[Event], bytes | None]:
         if not self.is_exact:
-            events, rest = _up_to_end(data, _EVENTS.decode)
+            events, rest = up_to_end(data, _EVENTS.decode)
             if not any(event.ts > _LARGEST_EXACT_US for event in events[:1] + events[-1:]):
                 return list(events), rest
             self.is_exact = True  # microseconds since 1970, as torch wrote before 2.4
-        exact, rest = _up_to_end(data, _EXACT.decode)
+        exact, rest = up_to_end(data, _EXACT.decode)
         return list(exact), rest
 
     def _loose(self, data: bytes) -> tuple[list[Event], bytes | None]:
-        events, rest = _up_to_end(data, _LOOSE.decode)
+        events, rest = up_to_end(data, _LOOSE.decode)
         return [self._tightened(event) for event in events], rest
 
     def _tightened(self, event: Loose) -> Event:
@@ -113,7 +113,7 @@ class Decoder:
         return [], None
 
 
-def _up_to_end(data: bytes | memoryview, decode: Callable[[bytes], list[Item]]) -> tuple[list[Item], bytes | None]:
+def up_to_end(data: bytes | memoryview, decode: Callable[[bytes], list[Item]]) -> tuple[list[Item], bytes | None]:
     text = b"".join((b"[", data, b"]"))
     try:
         return decode(text), None
@@ -125,7 +125,7 @@ def _up_to_end(data: bytes | memoryview, decode: Callable[[bytes], list[Item]]) 
         return decode(text[:end]), text[end:-1]
 
 
-def _mend(data: bytes, notes: Notes) -> bytes:
+def mend(data: bytes, notes: Notes) -> bytes:
     """Text in which only what JSON allows is left of characters, numbers and escapes."""
     try:
         data.decode()

@@ -27,7 +27,7 @@ from profiler.traces.raw import Args
 from profiler.traces.vectors import Codes, codes, each, start_ns, to_ns, wrapped
 from profiler.traces.words import GLOO, MODULE, NCCL_MESSAGE
 
-_KINDS = {
+KINDS = {
     **dict.fromkeys(("cpu_op", "Operator", "operator"), "ops"),
     "user_annotation": "ranges",
     **dict.fromkeys(("cuda_runtime", "cuda_driver", "Runtime", "hip_runtime", "xpu_runtime", "xpu_driver"), "launches"),
@@ -69,7 +69,7 @@ _TEXTS = {
     "messages": ("dims", "types", "collective", "dtype"),
     "device": ("grid", "block", "collective", "dtype"),
 }
-_ARROWS = ("ac2g", "async_cpu_to_gpu", "async_gpu")
+ARROWS = ("ac2g", "async_cpu_to_gpu", "async_gpu")
 _IGNORED = {"s": "other arrows", "t": "other arrows", "f": "other arrows", "C": "counters", "i": "instants"}
 
 
@@ -96,14 +96,14 @@ class Gatherer:
         for event in events:
             if event.ph == "X":
                 by_category[event.cat].append(event)
-            elif event.cat in _ARROWS:
+            elif event.cat in ARROWS:
                 num_arrows += 1
             else:
                 rest.append(event)
         if num_arrows:
             self.notes.add("left out: arrows from launch to kernel", count=num_arrows)
         for category, found in by_category.items():
-            kind = _KINDS.get(category, "others")
+            kind = KINDS.get(category, "others")
             if kind == "modules":
                 found = self._modules(found)
             self._gather(kind, category, found)

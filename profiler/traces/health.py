@@ -18,6 +18,7 @@ from profiler.traces.words import STEP
 Level = Literal["note", "warning"]
 UNATTRIBUTED_LIMIT = 0.02  # shares of device time
 OTHER_LIMIT = 0.03
+NO_MODULES = "no module names: profile with with_stack=True, or measure with Steplens in eager mode"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +116,7 @@ def _why_empty(found: Attribution) -> Iterator[tuple[str, str]]:
     if not len(trace.ops):
         yield "operators", "no operators were recorded: profile with ProfilerActivity.CPU"
     if not found.modules.source:
-        yield "modules", "no module names: profile with with_stack=True, or measure with Steplens in eager mode"
+        yield "modules", NO_MODULES
     if len(trace.ops) and not (trace.ops.dims > 0).any():
         yield "shapes", "no shapes were recorded: profile with record_shapes=True"
     if not len(trace.allocations):

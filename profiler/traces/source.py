@@ -12,7 +12,7 @@ from typing import BinaryIO
 from profiler.traces.columns import Notes
 
 PIECE = 4 * 2**20  # bytes; the events of one piece are Python objects for a moment, and stay in the cache
-_GZIP = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 class TooLargeError(ValueError):
@@ -23,7 +23,7 @@ def read_pieces(path: Path, notes: Notes, *, max_bytes: int | None = None, piece
     """Unpacked bytes in order. Raises TooLargeError beyond max_bytes of them (a gzip bomb, for one)."""
     total = 0
     with path.open("rb") as file, ThreadPoolExecutor(1) as ahead:
-        is_gzip = file.read(2) == _GZIP
+        is_gzip = file.read(2) == GZIP_MAGIC
         file.seek(0)
         pieces = _unpacked(file, notes, piece) if is_gzip else iter(lambda: file.read(piece), b"")
         waiting = ahead.submit(next, pieces, b"")
@@ -43,7 +43,7 @@ def _unpacked(file: BinaryIO, notes: Notes, piece: int) -> Iterator[bytes]:
         packed = unpack.unconsumed_tail or packed or file.read(2**20)
         if unpack.eof:
             packed = unpack.unused_data + file.read(2**20)
-            if not packed.startswith(_GZIP):
+            if not packed.startswith(GZIP_MAGIC):
                 if packed.strip(b"\0"):
                     notes.add("bytes after the gzip stream left out", count=len(packed))
                 return
