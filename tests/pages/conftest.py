@@ -1,17 +1,20 @@
 """Homes to open the app on, from empty to a full ladder, and the app itself without a browser."""
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
 from profiler.combo import BASELINE, Combo
 from profiler.record import SweepPlace
 from runs import job_queue
 from store import folders
+from tests.support.imported import write_imported
 from tests.support.run_folders import (
     CPU_WORKLOAD,
     FIRST_START,
@@ -22,6 +25,7 @@ from tests.support.run_folders import (
     write_run,
     write_study,
 )
+from tests.support.traces import kernel, op
 
 APP = Path(__file__).parents[2] / "app.py"
 
@@ -63,12 +67,22 @@ def _studies(runs: Path) -> None:
         write_run(runs, run_id=f"covering-{attention}", combo=combo, workload=CPU_WORKLOAD, sweep=place, **how)
 
 
+def _imported(runs: Path) -> None:
+    """A foreign trace with steps, one without, and a measured run beside them."""
+    write_imported(runs)
+    stepless = runs.parent / "stepless.json"
+    stepless.write_text(json.dumps({"traceEvents": [op("aten::mm", 0, 9000), kernel("gemm", 9000, 99_000)]}))
+    write_imported(runs, stepless, run_id="imported-stepless")
+    write_run(runs, run_id="only", workload=GPU_WORKLOAD)
+
+
 HOMES: dict[str, Callable[[Path], None]] = {
     "empty": _empty,
     "one_run": _one_run,
     "oom_only": _oom_only,
     "full": _full,
     "studies": _studies,
+    "imported": _imported,
 }
 
 
@@ -95,6 +109,8 @@ def open_page() -> Callable[..., AppTest]:
 
     def opened(page: str, **query: str | list[str]) -> AppTest:
         app = AppTest.from_file(str(APP), default_timeout=30)
+        if PagesManager.uses_pages_directory is not False:  # the first page of this process: see pages/__init__.py
+            app.run()
         for name, value in query.items():
             app.query_params[name] = value
         if page != "overview":

@@ -74,6 +74,7 @@ COLUMNS = {
     "evidence": [
         *("family", "choice", "confirmed", "facts", "must_appear", "must_not_appear", "observed", "finding"),
     ],
+    "trace_modules": ["step", "module", "num_ops"],
     "durations": ["model", "mode", "compilation", "device", "duration_s"],
 }
 # Arguments that give rows, and arguments that give none, in a store with the ladder and the run 'oom'.
@@ -93,6 +94,7 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "curves": (("trained",), (RUN,)),
     "samples": (((RUN,),), ((OOM,),)),
     "evidence": ((RUN,), ("fixture-ladder-00",)),
+    "trace_modules": ((RUN,), (OOM,)),
 }
 
 
