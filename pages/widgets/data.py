@@ -36,6 +36,11 @@ def read(query: Callable[..., Any], *arguments: Any) -> Any:
         st.stop()
 
 
+def look_again() -> None:
+    """Have the next read sync first: this page has just made a run."""
+    _synced.clear()
+
+
 def set_aside() -> list[tuple[str, str]]:
     """The run folders that could not be indexed, each with its reason."""
     return list(_synced(str(home())).set_aside)

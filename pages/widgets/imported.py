@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.charts import readable
-from pages.widgets import tables
+from pages.widgets import data, tables
 from runs import imports
 from runs.imports import TraceError
 from runs.job_queue import HomeError
@@ -48,6 +48,7 @@ def _import_new(key: str) -> None:
         with st.spinner(f"Reading {readable.escaped(upload.name)}"):
             try:
                 found = imports.import_stream(upload.name, upload)
+                data.look_again()
                 answers[upload.file_id] = (found.file_name, found.run_id, "" if found.is_new else "was imported before")
             except (TraceError, HomeError) as error:
                 answers[upload.file_id] = (upload.name, None, str(error))

@@ -23,6 +23,7 @@ from profiler.traces.intervals import Union
 from profiler.traces.read import read_trace
 from profiler.traces.source import GZIP_MAGIC, TooLargeError
 from profiler.traces.tables import kernel_table, op_table, write_table
+from profiler.traces.views import write_views
 from profiler.traces.words import RECOMPUTE
 
 TRACE_SUFFIX = ".pt.trace.json.gz"  # what TensorBoard's profiler plugin looks for
@@ -49,6 +50,7 @@ def import_trace(source: Path, folder: Path, *, run_id: str, name: str, max_byte
     card = health(found)
     write_table(kernel_table(found), folder / "kernels.parquet")
     write_table(op_table(found), folder / "ops.parquet")
+    write_views(found, folder)
     trace_file = f"{stem(name)}{TRACE_SUFFIX}"
     _keep_trace(source, folder / trace_file)
     ended = time.time()

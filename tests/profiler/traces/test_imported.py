@@ -45,7 +45,7 @@ def test_a_real_trace_becomes_a_whole_run_folder(tmp_path: Path) -> None:
     assert written.device_name == "NVIDIA H200"
     assert written.label == SDPA.name
     assert {path.name for path in folder.iterdir()} == {
-        "record.json", "kernels.parquet", "ops.parquet", "log.txt", written.trace_file,
+        "record.json", "kernels.parquet", "ops.parquet", "views", "log.txt", written.trace_file,
     }  # fmt: skip
     assert (folder / str(written.trace_file)).read_bytes() == SDPA.read_bytes()
     assert pq.read_table(folder / "kernels.parquet").num_rows == written.metrics.num_kernels == 1176
