@@ -26,6 +26,7 @@ Item = TypeVar("Item")
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _BREAKS = bytes.maketrans(b"\n\r\t", b"   ")  # blanks between tokens, forbidden inside of strings
+_COMMA = re.compile(rb",(\s*[\]}])")
 _NO_NUMBER = re.compile(rb"(?<=[:\[,])(\s*)(?:[+-]?(?:nan|inf|infinity)|N/A|undefined)(?=\s*[,}\]])", re.I)
 _ESCAPE = re.compile(rb'\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|\\')
 _STRING = re.compile(rb'(:\s*")(.*?)("\s*(?=,\s*"[^"]{1,60}"\s*:|\}))', re.S)
@@ -93,10 +94,13 @@ class Decoder:
             self.notes.add("dropped: an unreadable event", shown)
             return []
         found: list[Event] = []
-        cut = text.rfind(b"}")
-        if cut >= 0:
+        cut = len(text)
+        for _ in range(_LONGEST_EVENT):
+            cut = text.rfind(b"}", 0, cut)
+            if cut < 0 or found:
+                break
             found, _ = self._one(text[: cut + 1])
-        self.notes.add("dropped: an event that the file's end cuts off", text[cut + 1 :].decode() if found else shown)
+        self.notes.add("dropped: an event that the file's end cuts off", shown)
         return found
 
     def _one(self, text: bytes, *, is_whole: bool = False) -> tuple[list[Event], bytes | None]:
@@ -135,6 +139,7 @@ def mend(data: bytes, notes: Notes) -> bytes:
     for kind, pattern, replacement in (
         ("repaired: control characters", _CONTROL, b" "),
         ("repaired: numbers that are none, as NaN", _NO_NUMBER, rb"\1null"),
+        ("repaired: commas before a closing bracket", _COMMA, rb"\1"),
     ):
         data, count = pattern.subn(replacement, data)
         if count:

@@ -24,7 +24,7 @@ from profiler.traces.columns import (
 )
 from profiler.traces.decode import Event
 from profiler.traces.raw import Args
-from profiler.traces.vectors import Codes, codes, each, start_ns, to_ns, wrapped
+from profiler.traces.vectors import LONGEST_US, Codes, codes, each, start_ns, to_ns, wrapped
 from profiler.traces.words import GLOO, MODULE, NCCL_MESSAGE
 
 KINDS = {
@@ -206,8 +206,8 @@ class Gatherer:
 
     def _durations(self, events: list[Event]) -> np.ndarray[Any, Any]:
         micros = np.fromiter(each(events, "dur"), np.float64, len(events))
-        if (bad := ~(micros >= 0)).any():
-            self.notes.add("repaired: durations below zero or missing set to zero", count=int(bad.sum()))
+        if (bad := ~((micros >= 0) & (micros < LONGEST_US))).any():
+            self.notes.add("repaired: durations that cannot be (below zero, missing) set to zero", count=int(bad.sum()))
             micros[bad] = 0
         return to_ns(micros)
 

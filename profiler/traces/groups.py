@@ -7,6 +7,7 @@ import numpy as np
 from profiler.traces.columns import Floats, Ints
 
 _MOST = 2**62
+_WIDE = 2**31
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,11 @@ class Groups:
 
     @classmethod
     def by(cls, *keys: Ints) -> "Groups":
-        """Rows with the same numbers (-1 and above) in all keys."""
+        """Rows with the same numbers in all keys."""
         code, span = np.zeros(len(keys[0]), np.int64), 1
         for key in keys:
+            if key.max(initial=0) >= _WIDE or key.min(initial=0) < -1:  # a corrupt file's numbers
+                key = np.unique(key, return_inverse=True)[1].astype(np.int64)
             width = int(key.max(initial=-1)) + 2
             if span * width >= _MOST:  # number the groups so far anew
                 code = np.unique(code, return_inverse=True)[1].astype(np.int64)

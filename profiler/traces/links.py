@@ -17,14 +17,15 @@ def find_forwards(trace: Trace, nesting: Nesting) -> Ints:
     is_forward = (ops.forward_thread <= 0) & (ops.sequence >= 0)
     if not is_node.any() or not is_forward.any():
         return np.full(len(ops), -1)
-    threads = _threads(trace, is_node, is_forward)
+    logical, number = np.unique(ops.forward_thread, return_inverse=True)
+    threads = _threads(trace, logical, is_node, is_forward)
     span = int(ops.sequence.max()) + 1
     forwards = np.flatnonzero(is_forward)
     # The last of a number is the innermost: operators that make no node share the number of the next that does.
     keys = ops.thread[forwards] * span + ops.sequence[forwards]
     order = np.lexsort((forwards, keys))
     keys, forwards = keys[order], forwards[order]
-    wanted = threads[np.maximum(ops.forward_thread, 0)] * span + ops.sequence
+    wanted = threads[number.reshape(-1)] * span + ops.sequence
     index = np.searchsorted(keys, wanted, side="right") - 1
     found = is_node & (index >= 0) & (keys[np.maximum(index, 0)] == wanted)
     of_node = np.where(found, forwards[np.maximum(index, 0)], -1)
@@ -32,13 +33,13 @@ def find_forwards(trace: Trace, nesting: Nesting) -> Ints:
     return np.where(node >= 0, of_node[node], -1)
 
 
-def _threads(trace: Trace, is_node: Bools, is_forward: Bools) -> Ints:
+def _threads(trace: Trace, logical: Ints, is_node: Bools, is_forward: Bools) -> Ints:
     """The trace's thread behind each logical forward thread id."""
     ops = trace.ops
-    threads = np.full(int(ops.forward_thread.max()) + 1, -1)
+    threads = np.full(len(logical), -1)
     candidates = np.unique(ops.thread[is_forward])
-    for logical in np.unique(ops.forward_thread[is_node]).tolist():
-        numbers = ops.sequence[is_node & (ops.forward_thread == logical)]
+    for index in np.flatnonzero(logical > 0).tolist():
+        numbers = ops.sequence[is_node & (ops.forward_thread == logical[index])]
         covered = [np.isin(numbers, ops.sequence[is_forward & (ops.thread == one)]).sum() for one in candidates]
-        threads[logical] = candidates[int(np.argmax(covered))]
+        threads[index] = candidates[int(np.argmax(covered))]
     return threads

@@ -19,21 +19,23 @@ class Nesting:
     depth: Ints
     self_ns: Ints  # without the children
     _order: Ints
-    _keys: Ints
-    _span: int
-    _thread: Ints
-    _end: Ints
+    _thread: Ints  # threads and starts in _order
+    _start: Ints
+    _end: Ints  # of rows as they were given
 
     def innermost(self, thread: Ints, moments: Ints, *, ends_after: bool = False) -> Ints:
         """Row of the innermost range that is open on a thread at a moment, -1 where there is none.
 
         A range is open at the moment of its end, too, unless ends_after.
         """
+        row = np.full(len(moments), -1)
         if not len(self._order):
-            return np.full(len(moments), -1)
-        index = np.searchsorted(self._keys, thread * self._span + np.clip(moments, 0, self._span - 1), side="right") - 1
-        row = np.where(index >= 0, self._order[index], -1)
-        row[(row >= 0) & (self._thread[row] != thread)] = -1
+            return row
+        for one in np.unique(thread).tolist():
+            first, last = np.searchsorted(self._thread, [one, one + 1])
+            asked = np.flatnonzero(thread == one)
+            index = np.searchsorted(self._start[first:last], moments[asked], side="right") - 1
+            row[asked[index >= 0]] = self._order[first + index[index >= 0]]
         past = moments + 1 if ends_after else moments
         while len(over := np.flatnonzero((row >= 0) & (self._end[row] < past))):
             row[over] = self.parent[row[over]]
@@ -66,7 +68,7 @@ class Nesting:
 
 
 def nest(thread: Ints, start: Ints, duration: Ints) -> Nesting:
-    """Nest ranges; starts count from zero. In a tie of start and duration, the first given is the outer one."""
+    """Nest ranges. In a tie of start and duration, the first given is the outer one."""
     order = np.lexsort((-duration, start, thread))
     end = start + duration
     parent_at = _parents(thread[order], start[order], end[order])
@@ -75,15 +77,13 @@ def nest(thread: Ints, start: Ints, duration: Ints) -> Nesting:
     self_ns, inner = duration.copy(), np.flatnonzero(parent >= 0)
     inside = np.minimum(end[inner], end[parent[inner]]) - start[inner]
     np.subtract.at(self_ns, parent[inner], np.maximum(inside, 0))
-    span = int(end.max(initial=0)) + 1
     return Nesting(
         parent=parent,
         depth=_depths(parent),
         self_ns=np.maximum(self_ns, 0),
         _order=order,
-        _keys=thread[order] * span + start[order],
-        _span=span,
-        _thread=thread,
+        _thread=thread[order],
+        _start=start[order],
         _end=end,
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from profiler.traces.columns import Notes
 
 BOUNDARY = re.compile(rb'\}\s*,\s*(?=\{\s*"(?:ph|name|cat|ts|dur|pid|tid|id|args|bp|s)"\s*:)')
+_ANY_BOUNDARY = re.compile(rb"\}\s*,\s*(?=\{)")
 _EVENTS = re.compile(rb'"traceEvents"\s*:\s*\[')
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # the first three: a byte order mark
 _LARGEST = 64 * 2**20  # bytes of one event, or of what stands before the first
@@ -67,5 +68,11 @@ def _last_boundary(data: bytes) -> tuple[int, int] | None:
         if found:
             return found[-1].start() + 1, found[-1].end()
         if start == 0:
-            return None
+            return _any_boundary(data)
         reach *= 16
+
+
+def _any_boundary(data: bytes) -> tuple[int, int] | None:
+    """Where events begin with a key that nobody has seen yet."""
+    found = list(_ANY_BOUNDARY.finditer(data))
+    return (found[-1].start() + 1, found[-1].end()) if found else None

@@ -13,6 +13,7 @@ from profiler.traces.attribute import Attribution
 from profiler.traces.classify import CATEGORIES
 from profiler.traces.columns import Bools, Ints, Trace
 from profiler.traces.counted import op_flop
+from profiler.traces.vectors import wrapped
 
 
 def kernel_table(found: Attribution) -> pa.Table:
@@ -26,7 +27,7 @@ def kernel_table(found: Attribution) -> pa.Table:
             "duration_ns": pa.array(work.duration_ns, pa.int64()),
             "name": words(trace.names, work.name),
             "category": words(CATEGORIES, work.category),
-            "stream": numbers(work.stream, pa.int32()),
+            "stream": numbers(work.stream, pa.int64()),
             "correlation": numbers(work.correlation, pa.int64()),
             "op": words(trace.names, op_name),
             "phase": words(found.phases.names, work.phase),
@@ -40,7 +41,7 @@ def op_table(found: Attribution) -> pa.Table:
     trace, kept = found.trace, np.flatnonzero(found.op_step >= 0)
     ops = trace.ops.take(kept)
     shapes = shape_texts(trace)
-    threads = np.array([tid if isinstance(tid, int) else 0 for _, tid in trace.threads] or [0], np.int64)
+    threads = np.array([wrapped(tid) for _, tid in trace.threads] or [0], np.int64)
     device_ns = pa.array(found.op_device_ns[kept]) if found.on_gpu else pa.nulls(len(kept), pa.int64())
     return pa.table(
         {

@@ -10,6 +10,8 @@ import numpy as np
 from profiler.traces.columns import Bools, Floats, Ints
 from profiler.traces.decode import Event
 
+LONGEST_US = 4e15  # 127 years: a start and a duration of that many microseconds add up in 64 bits of nanoseconds
+
 
 class Codes(dict[Any, int]):
     """Numbers values in the order of their first appearance."""
@@ -39,11 +41,11 @@ def wrapped(value: Any) -> int:
 def start_ns(events: Sequence[Event]) -> tuple[Ints, Bools]:
     """Starts in nanoseconds, and which of them are known."""
     if isinstance(events[0].ts, Decimal):
-        known = np.array([event.ts.is_finite() for event in events])  # type: ignore[union-attr]
+        known = np.array([event.ts.is_finite() and abs(event.ts) < LONGEST_US for event in events])  # type: ignore[union-attr, operator]
         exact = (int(event.ts * 1000) if fine else 0 for event, fine in zip(events, known, strict=True))
         return np.fromiter(exact, np.int64, len(events)), known
     micros = np.fromiter(each(events, "ts"), np.float64, len(events))
-    known = np.isfinite(micros) & (np.abs(micros) < 9e15)
+    known = np.isfinite(micros) & (np.abs(micros) < LONGEST_US)
     return to_ns(np.where(known, micros, 0)), known
 
 

@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from profiler import memory
+from profiler.combo import Combo
 from profiler.flops import forward_flop_per_sample
 from profiler.subject import Subject
+from profiler.traces.compare import profile_of, waterfall_by_place
 from profiler.tracing import Trace, write_tables
 from tests.support.unets import subject, trace, workload
 
@@ -80,6 +82,15 @@ def test_the_forwards_flop_are_those_counted_on_the_model(traced: tuple[Subject,
     table = pq.read_table(folder / "ops.parquet").to_pandas()
     counted = table.loc[table["phase"] == "forward", "flops"].sum()
     assert counted == made.workload.batch * forward_flop_per_sample(made.unet, made.workload)
+
+
+def test_two_attention_kernels_are_compared_by_module(traced: tuple[Subject, Trace, Path], tmp_path: Path) -> None:
+    made, _ = subject(workload(mode="train"), Combo(attention="sdpa"))
+    before, after = (profile_of(one.attribution, depth=3) for one in (traced[1], trace(made, tmp_path)))
+    fall = waterfall_by_place(before, after)
+    assert fall.note == ""  # both know their modules, though they share no attention kernel
+    assert fall.before_ns + sum(fall.changes.values()) == fall.after_ns
+    assert {"down_blocks.0.attentions, forward", "down_blocks.0.attentions, backward"} <= set(fall.changes)
 
 
 def test_operators_keep_their_shapes(traced: tuple[Subject, Trace, Path]) -> None:

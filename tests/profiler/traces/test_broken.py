@@ -1,5 +1,6 @@
 """Broken files: none crashes or hangs the reader, and none loses an event in silence."""
 
+import copy
 import gzip
 import json
 from contextlib import suppress
@@ -10,9 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.traces.attribute import attribute
+from profiler.traces.breakdown import breakdown, step_windows
 from profiler.traces.columns import Trace
+from profiler.traces.communication import collectives, overlap
+from profiler.traces.critical import critical_path
+from profiler.traces.health import health
+from profiler.traces.launches import launch_statistics
+from profiler.traces.operators import kernel_summary, operator_table
 from profiler.traces.read import read_trace
-from tests.support.traces import SDPA, kernel, launch, op, read_text, step
+from profiler.traces.roofline import roofline
+from profiler.traces.tables import kernel_table, op_table
+from profiler.traces.unet import attention_by_resolution, blocks, denoising_steps, module_tree
+from tests.support.traces import GOLDEN, SDPA, kernel, launch, op, read_text, step
 
 ROWS = [step(0, 900_000), op("aten::mm", 5000, 9000, external=3), launch(4, 6000), kernel("gemm", 7000, 9500)]
 TEXT = json.dumps({"schemaVersion": 1, "traceEvents": ROWS, "traceName": "a"}, indent=2)
@@ -34,7 +44,7 @@ def _num_rows(trace: Trace) -> int:
         ('"dur": 4.0', '"dur": NaN', "numbers that are none"),
         ('"dur": 4.0', '"dur": -Infinity', "numbers that are none"),
         ('"dur": 4.0', '"dur": N/A', "numbers that are none"),
-        ('"dur": 4.0', '"dur": -4.0', "durations below zero"),
+        ('"dur": 4.0', '"dur": -4.0', "durations that cannot be"),
         ('"External id": 3', '"External id": "3"', ""),
         ('"External id": 3', '"External id": [3]', "a value of an unexpected type"),
         ('"External id": 3', '"External id": null', ""),
@@ -111,3 +121,58 @@ def test_flipped_bytes_crash_nothing(flips: list[tuple[int, int]]) -> None:
     lost = len(ROWS) - _num_rows(trace)
     said = sum(note.count for kind, note in trace.notes.items() if kind.startswith(("dropped", "left out")))
     assert lost <= 0 or said or "the file ends before its list of events does" in trace.notes
+
+
+CORPUS = {  # events that are whole in each file, and what is said about it
+    "nan_duration": (4, "repaired: numbers that are none"),
+    "control_character": (4, "repaired: control characters"),
+    "quotes_in_a_name": (4, "repaired: quotes inside of a text"),
+    "not_utf8": (4, "repaired: bytes that are not UTF-8"),
+    "windows_path": (4, "repaired: escapes"),
+    "trailing_comma": (4, "repaired: commas before a closing bracket"),
+    "text_ids": (4, "repaired: a value of an unexpected type"),
+    "broken_metadata": (4, "dropped: metadata"),
+    "cut_in_an_event": (3, "dropped: an event that the file's end cuts off"),
+    "cut_after_an_event": (3, "the file ends before its list"),
+    "no_closing_bracket": (4, "the file ends before its list"),
+    "not_a_list": (0, "no kineto trace: it has no traceEvents"),
+    "no_json": (0, "no kineto trace: it has no traceEvents"),
+}
+
+
+@pytest.mark.parametrize("file", sorted((GOLDEN / "broken").iterdir()), ids=lambda file: file.stem)
+def test_every_file_of_the_corpus_gives_what_is_whole_in_it(file: Path) -> None:
+    whole, said = CORPUS[file.stem]
+    if not whole:
+        with pytest.raises(ValueError, match=rf"^{file.name} is {said}$"):
+            read_trace(file)
+        return
+    trace = read_trace(file)
+    assert _num_rows(trace) == whole
+    assert any(kind.startswith(said) for kind in trace.notes)
+    assert health(attribute(trace)).findings
+
+
+HUGE = [2**31, 2**53, 2**62, 2**63, 2**70, -(2**63), 1e300]
+STRANGE = st.sampled_from([*HUGE, -1, 0, 0.5, None, "", "x", [], [[1, "a"]], {}])
+FIELDS = ("ts", "dur", "pid", "tid", "name", "cat", "id")
+ARGS = ("External id", "correlation", "stream", "grid", "Input Dims", "Input type", "Sequence number", "Fwd thread id")
+VIEWS = (breakdown, operator_table, kernel_summary, roofline, critical_path, blocks, module_tree, health, kernel_table)
+MORE_VIEWS = (op_table, attention_by_resolution, denoising_steps, launch_statistics, overlap, collectives)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.integers(0, len(ROWS)), st.sampled_from(FIELDS + ARGS), STRANGE), max_size=6))
+def test_strange_values_break_no_view(changes: list[tuple[int, str, object]]) -> None:
+    product = op("aten::addmm", 4000, 9500, sequence=1, forward_thread=0, dims=[[2], [2, 3], [3, 2]])
+    rows = copy.deepcopy([*ROWS, product])
+    for row, key, value in changes:
+        (rows[row]["args"] if key in ARGS else rows[row])[key] = value
+    trace = _read_or_none(json.dumps({"traceEvents": rows}).encode())
+    if trace is None:
+        return
+    found = attribute(trace)
+    for view in VIEWS + MORE_VIEWS:
+        view(found)
+    start, end = step_windows(found)
+    assert sum(breakdown(found)["duration_ns"].to_pylist()) == int((end - start).sum())
