@@ -57,6 +57,9 @@ _CAN_USE = {
 }
 FLASH_ATTN_MAX_HEAD_DIM = 256
 FLASH_ATTN_4_MAX_HEAD_DIM = {8: 256, 9: 256}  # by compute capability's first number; 128 on newer ones
+# Of a head's row: at 640 (160 features in fp32) Inductor's templates want 344 to 459 kB of shared memory, and an H100 has
+# 227 KiB (torch 2.11: "No valid triton configs").
+FLEX_MAX_HEAD_BYTES = 512
 
 # What the trace calls each kernel: regular expressions over kernel names and operator names. Inductor's Triton kernels
 # name the operators around them (triton_poi_fused__scaled_dot_product_cudnn_attention_...), so they are no evidence.
@@ -231,9 +234,11 @@ def _serves(choice: str, dim: int, subject: Subject) -> bool:
     if choice == "flash_attn_4":
         limit = FLASH_ATTN_4_MAX_HEAD_DIM.get(torch.cuda.get_device_capability()[0], 128)
         return dim % 8 == 0 and dim <= limit
+    dtype = subject.autocast or subject.dtype
+    if choice == "flex" and subject.workload.device == "cuda":
+        return dim * dtype.itemsize <= FLEX_MAX_HEAD_BYTES
     if choice not in _CAN_USE or subject.workload.device == "cpu":
         return True
-    dtype = subject.autocast or subject.dtype
     is_training = subject.workload.mode == "train"
     query, key = (
         torch.empty(1, 2, tokens, dim, device="cuda", dtype=dtype, requires_grad=is_training) for tokens in (64, 77)

@@ -43,7 +43,9 @@ _MODES = {
 _REGION = {"compiled regions": r"Torch-Compiled Region|CompiledFxGraph|CompiledFunction"}
 _REGION_CALL = "Torch-Compiled Region"
 _WORK = re.compile(r"aten::(convolution|addmm|mm|bmm|baddbmm)$")
-_MAX_SHAPES = 64  # of one class of block; SDXL has a dozen, and Dynamo gives up after eight by itself
+# Of one class of block: SDXL has a dozen. Dynamo gives up after eight and runs the rest as it is, not only block by
+# block: a kernel that breaks the graph (flash-attn-4) leaves each block to be compiled by itself, too.
+_MAX_SHAPES = 64
 _TRITON = {"Triton kernels": r"^triton_(poi|red|per|tem|mm|conv)"}
 _GRAPHS = {"graph launches": r"cudaGraphLaunch|cuGraphLaunch"}
 
@@ -55,6 +57,7 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
         excluded = {} if subject.combo.compiles else _REGION | _TRITON
         return subject, Evidence(family="compilation", choice=choice, must_not_appear=excluded)
     torch._dynamo.reset()
+    dynamo.recompile_limit = max(dynamo.recompile_limit, _MAX_SHAPES)
     counters.clear()
     clear_compilation_metrics()
     on_gpu = subject.workload.device == "cuda"
@@ -80,7 +83,6 @@ def _compile_blocks(unet: UNet) -> int:
     blocks += [module for module in unet.modules() if isinstance(module, Attention) and id(module) not in inside]
     if not blocks:
         raise NotApplicable("compilation=regional: this UNet has no ResNet or transformer block; choose default")
-    dynamo.recompile_limit = _MAX_SHAPES
     for block in blocks:
         nn.Module.compile(block, mode="default", dynamic=False)  # in place: names in the state dict stay
     return len(blocks)

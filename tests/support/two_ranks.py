@@ -54,7 +54,8 @@ CASES: dict[str, tuple[Combo, Workload]] = {
 def launch(folder: Path, device: str) -> Found:
     """Run this file on two processes; what each of them found."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "-m", "tests.support.two_ranks", str(folder), device],
         capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=300,

@@ -85,6 +85,14 @@ def test_a_model_without_attention_is_refused() -> None:
         attention.apply(_plain(unet), "sdpa")
 
 
+@pytest.mark.parametrize(("precision", "serves"), [("fp32", False), ("bf16", True)])
+def test_flex_on_a_gpu_leaves_large_fp32_heads_to_sdpa(precision: Any, serves: bool) -> None:
+    made, _ = subject(workload(), Combo(precision=precision))
+    on_gpu = replace(made, workload=workload(device="cuda"))
+    assert attention._serves("flex", 160, on_gpu) is serves
+    assert attention._serves("flex", 128, on_gpu)
+
+
 def test_head_dims_that_nothing_serves_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_serves", lambda choice, dim, made: False)
     with pytest.raises(NotApplicable, match=r"serves none of this model's head dims \[8, 16\]: choose sdpa"):

@@ -74,6 +74,13 @@ def test_what_a_gpus_trace_must_show(choice: str, device: str, graphs: bool) -> 
     assert compiled.call is not made.unet
 
 
+def test_every_shape_of_a_block_may_be_compiled() -> None:
+    """Where a kernel breaks the graph, blocks are compiled one by one, and Dynamo would give up after eight shapes."""
+    with torch._dynamo.config.patch(recompile_limit=8):
+        compilation.apply(subject(workload())[0], "default")
+        assert torch._dynamo.config.recompile_limit >= 64
+
+
 def test_compiling_a_cpus_training_step_keeps_its_gradients() -> None:
     with torch._inductor.config.patch(layout_optimization=True):  # pytest's monkeypatch would delete it at the end
         _, evidence = compilation.apply(subject(workload(mode="train"))[0], "default")
