@@ -57,7 +57,7 @@ _CAN_USE = {
 }
 FLASH_ATTN_MAX_HEAD_DIM = 256
 FLASH_ATTN_4_MAX_HEAD_DIM = {8: 256, 9: 256}  # by compute capability's first number; 128 on newer ones
-# Of a head's row: at 640 (160 features in fp32) Inductor's templates want 344 to 459 kB of shared memory, and an H100 has
+# Of a head's row: at 640 (160 features in fp32) Inductor's templates want 344 to 459 kB of shared memory; an H100 has
 # 227 KiB (torch 2.11: "No valid triton configs").
 FLEX_MAX_HEAD_BYTES = 512
 
