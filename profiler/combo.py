@@ -399,6 +399,8 @@ def _why_not_beside(combo: Combo, label: str) -> str | None:
         return f"{label} talks to other processes within the step: choose cuda_graphs=off"
     if choice == "pipeline" and combo.compilation != "eager":
         return f"{label} runs the UNet's blocks one by one, outside of its forward: choose compilation=eager"
+    if choice == "tensor" and combo.compilation != "eager":
+        return f"{label} compiles through DTensor, which took over five minutes on a CPU: choose compilation=eager"
     if combo.compilation not in ("eager", "regional"):
         return f"{label} talks between blocks, where one graph of the whole UNet has none: choose compilation=regional"
     return None

@@ -100,8 +100,10 @@ def profile(
         trail = _relative(traceback.format_exc())
         if ranks.own_rank():
             ranks.tell_failure(folder, status, cause, trail)
-        elif ranks.is_of_another(error) and (theirs := ranks.failure_of_another(folder)):
-            status, cause, trail = theirs["status"], theirs["cause"], theirs["traceback"]
+        elif ranks.is_of_another(error):
+            theirs = ranks.failure_of_another(folder)
+            cause = theirs["cause"] if theirs else f"another rank is gone or does not answer: {cause}"
+            status, trail = (theirs["status"], theirs["traceback"]) if theirs else (status, trail)
     progress("write", status)
     record = Record(
         run_id=run_id,

@@ -119,6 +119,7 @@ def test_an_unknown_family_is_answered_with_the_families() -> None:
         (FSDP | {"optimizer": "adamw_8bit"}, "train", "cuda", AO_GPU, "8-bit", "choose optimizer=adamw_fused"),
         (FSDP | {"precision": "fp16_amp"}, "train", "cuda", FULL_GPU, "scale the loss", "choose precision=bf16_amp"),
         (FSDP | GRAPH, "train", "cuda", FULL_GPU, "within the step", "choose cuda_graphs=off"),
+        ({"parallelism": "tensor", "compilation": "regional"}, "train", "cpu", FIXTURE_CPU, "DTensor", "=eager"),
         (FSDP | {"compilation": "default"}, "train", "cpu", FIXTURE_CPU, "whole UNet", "choose compilation=regional"),
         (GRAPH | {"precision": "fp16_amp"}, "train", "cuda", FULL_GPU, "loss scaling", "choose precision=bf16_amp"),
         (GRAPH | {"optimizer": "adamw_8bit"}, "train", "cuda", AO_GPU, "torchao's optimizer", "adamw_fused"),
