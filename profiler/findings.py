@@ -153,8 +153,8 @@ def note_memory(
     allocated = peaks.allocated
     if workload.device == "cpu":  # PyTorch's CPU allocator keeps no peak: the traced step's timeline does
         allocated = trace.peak_bytes
-        activations = max(point.alive["activations"] for point in trace.timeline)
-        gradients = max(point.alive["gradients"] for point in trace.timeline) if workload.mode == "train" else None
+        activations = trace.timeline.activations
+        gradients = trace.timeline.most("gradients") if workload.mode == "train" else None
         found.notes.append("memory on a CPU: tensors alive in the traced step; reserved and device memory are unknown")
     elif subject.uses_graphs:
         found.notes.append(

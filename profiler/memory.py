@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from profiler.steps import Step
 from profiler.subject import Inputs, Subject, tensors_of
+from profiler.traces.modules import ROOT
 
 GIB = 2**30
 
@@ -26,6 +27,7 @@ class Held:
     parameters: dict[int, int]
     optimizer_state: dict[int, int]
     other: dict[int, int]  # inputs
+    owners: dict[int, str] = field(default_factory=dict)  # of parameters and optimizer state: address -> module path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,34 @@ def held(subject: Subject, inputs: Iterable[Inputs]) -> Held:
         parameters=_storages([*subject.unet.parameters(), *subject.unet.buffers()]),
         optimizer_state=_storages(tensors),
         other=_storages(tensor for batch in inputs for tensor in tensors_of(batch)),
+        owners=_owners(subject),
     )
+
+
+def gradient_owners(subject: Subject) -> dict[int, str]:
+    """Address of each gradient's storage -> path of the module whose parameter it is of."""
+    return {
+        address: path
+        for path, parameter in _with_paths(subject)
+        if parameter.grad is not None
+        for address in _storages([parameter.grad])
+    }
+
+
+def _owners(subject: Subject) -> dict[int, str]:
+    """Address -> module path, of parameters, buffers and the optimizer's states."""
+    found = {address: path for path, tensor in _with_paths(subject) for address in _storages([tensor])}
+    states = subject.optimizer.state if subject.optimizer else {}
+    for path, parameter in _with_paths(subject):
+        tensors = [value for value in states.get(parameter, {}).values() if isinstance(value, torch.Tensor)]
+        found |= dict.fromkeys(_storages(tensors), path)
+    return found
+
+
+def _with_paths(subject: Subject) -> Iterator[tuple[str, torch.Tensor]]:
+    """All parameters and buffers with the path of their module; the model itself is "(root)", as in traces."""
+    for name, tensor in (*subject.unet.named_parameters(), *subject.unet.named_buffers()):
+        yield name.rpartition(".")[0] or ROOT, tensor
 
 
 def gradient_storages(subject: Subject) -> dict[int, int]:

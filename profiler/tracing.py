@@ -19,9 +19,10 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 from torch.utils.hooks import RemovableHandle
 
 from profiler.clock import Clock
-from profiler.memory import Held, gradient_storages
+from profiler.memory import Held, gradient_owners
 from profiler.steps import Step
 from profiler.subject import Inputs, Subject
+from profiler.traces.alive import alive_table
 from profiler.traces.attribute import Attribution, attribute
 from profiler.traces.gaps import phase_gaps_ns
 from profiler.traces.health import health
@@ -30,7 +31,7 @@ from profiler.traces.objects import Found
 from profiler.traces.phases import PHASES
 from profiler.traces.read import read_trace
 from profiler.traces.tables import kernel_table, op_table, write_table
-from profiler.traces.timeline import CATEGORIES, Point, build_timeline
+from profiler.traces.timeline import CATEGORIES, Point, Timeline, build_timeline
 from profiler.traces.views import write_views
 from profiler.traces.words import MODULE, PHASE, RECOMPUTE, STEP
 
@@ -43,7 +44,7 @@ class Trace:
     """One traced pass, read back."""
 
     found: Found  # its operators and kernels one by one
-    timeline: list[Point]
+    timeline: Timeline
     step_ms: float  # median traced step, profiler's slow-down included
 
     @property
@@ -81,7 +82,7 @@ class Trace:
 
     @property
     def peak_bytes(self) -> int:
-        return max((point.total for point in self.timeline), default=0)
+        return self.timeline.peak_bytes
 
     @property
     def warnings(self) -> list[str]:
@@ -104,7 +105,7 @@ class _Phases:
     """Opens a named range per phase, and notes the gradients' addresses at the end of backward."""
 
     subject: Subject
-    gradients: set[int] = field(default_factory=set)
+    gradients: dict[int, str] = field(default_factory=dict)  # address -> module path
 
     def phase(self, name: str) -> AbstractContextManager[object]:
         return self._named(name)
@@ -114,7 +115,7 @@ class _Phases:
         with record_function(PHASE + name):
             yield
         if name == "backward":
-            self.gradients |= set(gradient_storages(self.subject))
+            self.gradients |= gradient_owners(self.subject)
 
 
 @contextmanager
@@ -185,15 +186,17 @@ def trace_steps(
     if not any(name == STEP for name in found.trace.names):
         raise RuntimeError(f"the trace {file.name} has no {STEP} range: the profiler recorded nothing")
     known = {"parameters": held.parameters, "optimizer_state": held.optimizer_state, "other": held.other}
-    timeline = build_timeline(found, known=known, gradients=phases.gradients, on_gpu=on_gpu)
+    owners = held.owners | phases.gradients
+    timeline = build_timeline(found, known=known, gradients=phases.gradients, on_gpu=on_gpu, owners=owners)
     return Trace(found=Found(found), timeline=timeline, step_ms=statistics.median(times[1:]))
 
 
 def write_tables(trace: Trace, folder: Path) -> None:
-    """Write kernels.parquet, ops.parquet, memory.parquet and what pages show of the trace's analyses (views/)."""
+    """Write kernels.parquet, ops.parquet, memory.parquet, alive.parquet and what pages show of the analyses (views/)."""
     write_table(kernel_table(trace.attribution), folder / "kernels.parquet")
     write_table(op_table(trace.attribution), folder / "ops.parquet")
-    write_table(_memory_table(trace.timeline), folder / "memory.parquet")
+    write_table(_memory_table(trace.timeline.points), folder / "memory.parquet")
+    write_table(alive_table(trace.timeline), folder / "alive.parquet")
     write_views(trace.attribution, folder)
 
 

@@ -115,3 +115,23 @@ def test_the_memory_of_a_training_step_has_its_categories(traced: tuple[Subject,
     assert table["time_ns"].is_monotonic_increasing
     assert table["reserved_bytes"].isna().all()
     assert found.peak_bytes > 3 * 4 * num_parameters
+
+
+def test_the_peak_is_told_to_the_last_byte(traced: tuple[Subject, Trace, Path]) -> None:
+    made, found, folder = traced
+    table = pq.read_table(folder / "alive.parquet").to_pandas()
+    peak, kept = (table[table["moment"] == moment] for moment in ("peak", "forward_end"))
+    assert peak["bytes"].sum() == found.peak_bytes
+    assert kept.loc[kept["category"] == "activations", "bytes"].sum() == found.timeline.activations
+    weights = {path: 4 * sum(p.numel() for p in m.parameters(recurse=False)) for path, m in made.unet.named_modules()}
+    for category, factor in (("parameters", 1), ("optimizer_state", 2)):
+        own = peak[peak["category"] == category].set_index("module")["bytes"]
+        assert own["mid_block.resnets.0.conv1"] == pytest.approx(
+            factor * weights["mid_block.resnets.0.conv1"], rel=0.01
+        )
+        assert set(own.index) == {path for path, size in weights.items() if size}
+    gradients = peak[peak["category"] == "gradients"]
+    assert set(gradients["module"]) <= set(weights)
+    told = kept[(kept["category"] == "activations") & kept["module"].notna()]
+    assert told["bytes"].sum() > 0.95 * found.timeline.activations
+    assert (folder / "alive.parquet").stat().st_size < 20_000

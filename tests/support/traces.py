@@ -67,9 +67,10 @@ def kernel(name: str, start: int, end: int, *, kind: str = "kernel", stream: int
     return event(kind, name, start, end, thread=stream, stream=stream, device=0, **args)
 
 
-def allocation(address: int, num_bytes: int, at: int, *, device: int = 1, reserved: int = 0) -> Row:
+def allocation(address: int, num_bytes: int, at: int, *, device: int = 1, reserved: int = 0, total: int = 0) -> Row:
     """Bytes asked for, or given back where they are negative."""
-    args = {"Addr": address, "Bytes": num_bytes, "Device Type": device, "Total Reserved": reserved}
+    args = {"Addr": address, "Bytes": num_bytes, "Device Type": device}
+    args |= {"Total Reserved": reserved, "Total Allocated": total}
     return {
         "ph": "i",
         "cat": "cpu_instant_event",
