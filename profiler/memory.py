@@ -9,10 +9,12 @@ import resource
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from profiler import allocator
 from profiler.steps import Step
 from profiler.subject import Inputs, Subject, tensors_of
 from profiler.traces.modules import ROOT
@@ -103,16 +105,17 @@ def gradient_storages(subject: Subject) -> dict[int, int]:
     return _storages(p.grad for p in subject.unet.parameters() if p.grad is not None)
 
 
-def measure_peaks(subject: Subject, step: Step, inputs: Inputs) -> Peaks:
-    """One step under the CUDA allocator's counters; empty on a CPU."""
+def measure_peaks(subject: Subject, step: Step, inputs: Inputs, curve: Path | None = None) -> Peaks:
+    """One step under the CUDA allocator's counters; empty on a CPU. Its curve goes to the file `curve`."""
     if subject.workload.device != "cuda":
         return Peaks()
     gc.collect()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     watch = _Watch(subject)
-    step(inputs, watch.phase)
-    torch.cuda.synchronize()
+    with allocator.recorded(curve):
+        step(inputs, watch.phase)
+        torch.cuda.synchronize()
     free, total = torch.cuda.mem_get_info()
     allocated = torch.cuda.max_memory_allocated()
     activations: int | None = allocated - watch.before

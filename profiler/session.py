@@ -202,7 +202,8 @@ def _run(
     energy = scaling.merge_energy(world.gather(energy))
     found.contaminated = energy.contaminated
     progress("memory", "")
-    peaks = memory.measure_peaks(subject, step, inputs[0])
+    curve = folder / "allocator.parquet" if world.is_first else None
+    peaks = memory.measure_peaks(subject, step, inputs[0], curve)
     for recorded in graph_peaks:
         peaks = replace(peaks, allocated=recorded.allocated, activations=recorded.activations)
     held = memory.held(subject, inputs)
