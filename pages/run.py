@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.charts import curves, kernels, memory, samples, telemetry
-from pages.widgets import data, imported, measures, ranks, run_facts, traces
+from pages.widgets import data, imported, measures, memory_views, ranks, run_facts, traces
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -45,6 +45,8 @@ if mode == "train":
     show_chart(curves.training(moving, dark=is_dark()), moving, key="run_training", name=f"training-{run_id}")
 elif mode == "sample":
     show_chart(curves.sampling(moving, dark=is_dark()), moving, key="run_sampling", name=f"sampling-{run_id}")
+
+memory_views.show_memory(run_id, record)
 
 st.subheader("Kernels")
 run_facts.show_kernels(data.read(frames.kernels, run_id), record)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from profiler.combo import FAMILIES
 from profiler.record import Record
-from store import db, folders, labels, modules, ratios, studies
+from store import db, fits, folders, labels, modules, ratios, studies
 from store.db import Connection, StoreError
 
 MEMORY_CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "workspace", "other")
@@ -25,6 +25,11 @@ _MEMORY = {"time_ns": pa.int64()} | {f"{category}_bytes": pa.int64() for categor
 _TELEMETRY = {"time_ns": pa.int64()} | {
     name: pa.float64() for name in ("power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "utilisation")
 }
+_ALIVE = {"moment": pa.string(), "time_ns": pa.int64()} | dict.fromkeys(("category", "module", "block"), pa.string())
+_ALIVE |= {"bytes": pa.int64(), "num_storages": pa.int64()}
+_ALLOCATOR = dict.fromkeys(("time_ns", "requested_bytes", "reserved_bytes", "stuck_bytes"), pa.int64())
+_RECOMPUTED = {"step": pa.int32(), "duration_ns": pa.int64(), "phase": pa.string(), "module": pa.string()}
+_UNIT = r"^(.*?\b(?:resnets|transformer_blocks)\.\d+)"  # what checkpointing wraps
 _CURVES = {"name": pa.string(), "x": pa.float64(), "y": pa.float64()}
 
 
@@ -132,6 +137,43 @@ def memory_timeline(run_id: str, *, max_points: int = NUM_MOMENTS, database: Pat
     """One row per moment and category of the traced step; of more moments than max_points the fullest are kept."""
     rows = _rows_of_file(run_id, "memory", _MEMORY, database)
     return _query_rows("memory_timeline", rows, max_points=max_points)
+
+
+def alive(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per category and module of what is alive at the peak of the traced step, and at the end of forward."""
+    return _query_rows("alive", _rows_of_file(run_id, "alive", _ALIVE, database))
+
+
+def allocator(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per moment of a step: GiB asked for, reserved, and stuck between storages; empty on a CPU."""
+    return _query_rows("allocator", _rows_of_file(run_id, "allocator", _ALLOCATOR, database))
+
+
+def recompute_ledger(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per block: ms that checkpointing runs again against GiB that it spares until the backward.
+
+    What it spares is null without a run that differs in checkpointing alone. Empty where nothing is recomputed.
+    """
+    kernels = _rows_of_file(run_id, "kernels", _RECOMPUTED, database)
+    alive, plain = _rows_of_file(run_id, "alive", _ALIVE, database), pa.schema(_ALIVE).empty_table()
+    with db.reading(_database(database)) as connection:
+        twin = db.rows(connection, "plain_twin", run_id=run_id)
+    if twin:
+        plain = _rows_of_file(str(twin[0][0]), "alive", _ALIVE, database)
+    if "recompute" not in set(kernels["phase"].to_pylist()):
+        kernels, alive, plain = (table.slice(0, 0) for table in (kernels, alive, plain))
+    with db.scratch() as connection:
+        tables = {"kernels": kernels, "alive": alive, "plain": plain}
+        return db.query(connection, "recompute_ledger", tables, unit=_UNIT)
+
+
+def largest_batch(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
+    """One row per run and batch measured of the same combo on the same kind of device (or out of memory there).
+
+    predicted_gib is the peak as a line through the two batches below has it, error how far that was off;
+    largest_batch what the line through the two largest says of the device's memory (null on a CPU).
+    """
+    return fits.largest_batch(_query("same_but_batch", database, run_ids=list(dict.fromkeys(run_ids))))
 
 
 def telemetry(run_id: str, *, database: Path | None = None) -> pd.DataFrame:

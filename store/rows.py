@@ -80,6 +80,7 @@ def _run(record: Record) -> Row:
         "device_key": machine and (machine.gpu_uuid if on_gpu else machine.cpu_name),
         "gpu_name": machine.gpu_name if machine else record.imported and record.imported.device_name,
         "gpu_uuid": machine and machine.gpu_uuid,
+        "gpu_memory_gib": machine and machine.gpu_memory_gib,
         "boot_id": machine and machine.boot_id,
         "torch": machine and machine.torch,
         "cuda": machine and machine.cuda,

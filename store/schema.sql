@@ -114,6 +114,7 @@ CREATE TABLE run (
     device_key VARCHAR,  -- the GPU's UUID, or the CPU's name for device=cpu
     workload_key VARCHAR,  -- equal when step times may be divided by one another; of any world_size
     eager_key VARCHAR,  -- combo_key of the same combo with compilation=eager
+    gpu_memory_gib DOUBLE,  -- of the whole device
     record_mtime_ns BIGINT
 );
 

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.charts import contributions, covering, interactions, scaling
-from pages.widgets import data, tables
+from pages.widgets import data, memory_views, tables
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -33,6 +33,8 @@ def show_view(sweep: pd.Series, ladder: pd.DataFrame, key: str) -> bool:
     show_chart(draw(rows, dark=is_dark()), rows, key=f"{key}_study", name=name)
     if text := chart.reading(rows):
         st.markdown(text)
+    if name == "scaling_batch":
+        memory_views.show_batches(tuple(rows.drop_duplicates("series")["run_id"]), key=f"{key}_batches")
     if name == "covering":
         _show_ends(ladder)
     return True

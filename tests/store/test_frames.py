@@ -68,6 +68,15 @@ COLUMNS = {
     "kernel_categories": ["run_id", "combo_label", "category", "step_total_ms", "share"],
     "kernels": ["name", "category", "op", "phase", "num_calls", "total_ms", "mean_us", "share"],
     "memory_timeline": ["time_ms", "category", "gib"],
+    "alive": ["moment", "time_ms", "category", "module", "block", "gib", "num_storages"],
+    "allocator": ["time_ms", "requested_gib", "stuck_gib", "idle_gib", "reserved_gib"],
+    "recompute_ledger": [
+        *("unit", "block", "recompute_ms", "kept_gib", "plain_gib", "saved_gib", "ms_per_gib"),
+    ],
+    "largest_batch": [
+        *("anchor_run_id", "run_id", "combo_label", "batch", "status", "cause", "peak_gib", "predicted_gib", "error"),
+        *("per_sample_gib", "fixed_gib", "capacity_gib", "largest_batch", "verdict"),
+    ],
     "telemetry": ["time_s", "power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "utilisation"],
     "curves": ["name", "x", "y"],
     "samples": ["run_id", "metric", "index", "value"],
@@ -90,6 +99,10 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "kernel_categories": (((RUN,),), ((OOM,),)),
     "kernels": ((RUN,), (OOM,)),
     "memory_timeline": ((RUN,), (OOM,)),
+    "alive": ((RUN,), (OOM,)),
+    "allocator": ((RUN,), (OOM,)),
+    "recompute_ledger": (("checkpointed",), (RUN,)),
+    "largest_batch": ((("trained",),), ((),)),
     "telemetry": ((RUN,), (OOM,)),
     "curves": (("trained",), (RUN,)),
     "samples": (((RUN,),), ((OOM,),)),
@@ -101,7 +114,9 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
 @pytest.fixture
 def run_ids(root: Path, database: Path) -> list[str]:
     found = write_ladder(root)
-    write_run(root, run_id="trained", workload=Workload(model="tiny", mode="train", device="cpu"))
+    train = Workload(model="tiny", mode="train", device="cpu")
+    write_run(root, run_id="trained", workload=train)
+    write_run(root, run_id="checkpointed", workload=train, combo=Combo(checkpointing="full"))
     stack = {"attention": ["sdpa"], "precision": ["bf16"]}
     write_study(root, "pairs", CPU_WORKLOAD, lambda combo: 1.0, families=stack)
     write_study(root, "scaling_batch", CPU_WORKLOAD, lambda combo: 1.0, families=stack, max_batch=1)
@@ -388,3 +403,93 @@ def test_record_of_an_unknown_run_or_a_gone_folder_is_an_error(run_ids: list[str
 
 def _place(role: Any, position: int = 0) -> SweepPlace:
     return SweepPlace(sweep_id="s", name="grid", position=position, num_jobs=4, role=role)
+
+
+def test_the_ledger_sets_what_runs_again_against_what_is_spared(root: Path, database: Path, run_ids: list[str]) -> None:
+    ledger = frames.recompute_ledger("checkpointed")
+    assert ledger["unit"].fillna("").tolist() == [
+        *("down_blocks.0.resnets.0", "down_blocks.1.attentions.0.transformer_blocks.0", "mid_block.resnets.0"),
+        *("up_blocks.2.attentions.0.transformer_blocks.0", "up_blocks.3.resnets.1", ""),
+    ]
+    assert ledger["block"].fillna("").tolist() == ["down.0", "down.1", "mid", "up.2", "up.3", ""]
+    kernels = frames.kernels("checkpointed")
+    again = kernels.loc[kernels["phase"] == "recompute", "total_ms"].sum()
+    assert ledger["recompute_ms"].tolist() == pytest.approx([again, 0, 0, 0, 0, 0])  # the fixture's one module
+    assert (ledger["saved_gib"] == ledger["plain_gib"] - ledger["kept_gib"]).all()
+    assert ledger["kept_gib"].sum() == pytest.approx(ledger["plain_gib"].sum() / 4)
+    first = ledger.iloc[0]
+    assert first["ms_per_gib"] == pytest.approx(first["recompute_ms"] / first["saved_gib"])
+    assert ledger["ms_per_gib"].iloc[1:].isna().all()  # nothing of them runs again
+
+
+def test_without_a_run_that_differs_in_checkpointing_alone_what_is_spared_is_unknown(
+    root: Path, database: Path
+) -> None:
+    train = Workload(model="tiny", mode="train", device="cpu")
+    write_run(root, run_id="one", workload=train, combo=Combo(checkpointing="full"))
+    write_run(root, run_id="other", workload=train, combo=Combo(attention="sdpa"))
+    write_run(root, run_id="larger", workload=replace(train, batch=8))
+    sync()
+    ledger = frames.recompute_ledger("one")
+    assert ledger["kept_gib"].sum() > 0
+    assert ledger[["plain_gib", "saved_gib", "ms_per_gib"]].isna().all(axis=None)
+
+
+def _batches(root: Path, peaks: dict[int, float | None], **combo: Any) -> pd.DataFrame:
+    """Runs of one combo on a GPU of 80 GiB, of which 3.2 + 0.6 GiB lie outside of the allocator; None is oom."""
+    for batch, peak in peaks.items():
+        how: dict[str, Any] = {"status": "oom", "cause": "no memory"}
+        if peak is not None:
+            how = {"metrics": {"peak_allocated_gib": peak, "peak_reserved_gib": peak, "peak_device_gib": peak + 3.8}}
+        write_run(root, run_id=f"b{batch}", workload=replace(GPU_WORKLOAD, batch=batch), combo=Combo(**combo), **how)
+    sync()
+    return frames.largest_batch((f"b{min(peaks)}",))
+
+
+def test_the_largest_batch_is_where_the_line_meets_the_devices_memory(root: Path, database: Path) -> None:
+    rows = _batches(root, {2: 8.0, 4: 14.0, 8: 26.0, 32: None})
+    assert rows["run_id"].tolist() == ["b2", "b4", "b8", "b32"]
+    assert rows["per_sample_gib"].unique().tolist() == [3.0]
+    assert rows["fixed_gib"].unique().tolist() == [2.0]
+    assert rows["capacity_gib"].unique().tolist() == pytest.approx([76.2])
+    assert rows["largest_batch"].unique().tolist() == [24]  # 2 + 24 * 3 = 74, 25 would be 77
+    assert rows["predicted_gib"].tolist()[2:] == [26.0, 98.0]
+    assert rows["error"].iloc[2] == 0
+    assert rows["verdict"].unique().tolist() == ["borne out"]
+
+
+def test_a_batch_that_should_have_fitted_refutes_the_line(root: Path, database: Path) -> None:
+    rows = _batches(root, {2: 8.0, 4: 10.0, 8: 20.0, 16: None})
+    assert rows["largest_batch"].iloc[0] == 30
+    assert rows["verdict"].unique().tolist() == ["refuted"]
+    assert rows["error"].iloc[2] == pytest.approx(14 / 20 - 1)
+
+
+def test_one_batch_or_a_flat_line_predicts_nothing(root: Path, database: Path) -> None:
+    rows = _batches(root, {2: 8.0})
+    assert rows["largest_batch"].isna().all()
+    assert rows["verdict"].tolist() == ["unknown"]
+    write_run(root, run_id="flat", workload=replace(GPU_WORKLOAD, batch=4), metrics={"peak_allocated_gib": 8.0})
+    sync()
+    flat = frames.largest_batch(("flat",))
+    assert flat["per_sample_gib"].tolist() == [0.0, 0.0]
+    assert flat["largest_batch"].isna().all()
+
+
+def test_other_combos_models_and_devices_are_no_siblings(root: Path, database: Path) -> None:
+    write_run(root, run_id="sdpa", workload=replace(GPU_WORKLOAD, batch=16), combo=Combo(attention="sdpa"))
+    write_run(root, run_id="sdxl", workload=replace(GPU_WORKLOAD, batch=16, model="sdxl"))
+    small = replace(FIXTURE_GPU, gpu_name="Small GPU", gpu_uuid="GPU-2")
+    write_run(root, run_id="small", workload=replace(GPU_WORKLOAD, batch=16), machine=small)
+    assert _batches(root, {2: 8.0, 4: 14.0})["run_id"].tolist() == ["b2", "b4"]
+
+
+def test_a_cpu_has_a_line_but_no_largest_batch(root: Path, database: Path) -> None:
+    for batch in (1, 2, 4):
+        work, peak = replace(CPU_WORKLOAD, batch=batch), {"peak_allocated_gib": 1.0 + batch}
+        write_run(root, run_id=f"c{batch}", workload=work, metrics=peak)
+    sync()
+    rows = frames.largest_batch(("c1",))
+    assert rows["predicted_gib"].tolist()[2] == 5.0
+    assert rows[["capacity_gib", "largest_batch"]].isna().all(axis=None)
+    assert rows["verdict"].unique().tolist() == ["unknown"]

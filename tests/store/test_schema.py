@@ -19,7 +19,7 @@ OF_A_RUN = {
     *("machine_label", "gpu_name", "gpu_uuid", "boot_id", "torch", "cuda"),
     *("launch_verdict", "attention_observed", "trace_file", "schema_version"),
 }
-FOR_THE_STORE = {"ended_at", "device_key", "workload_key", "eager_key", "record_mtime_ns"}
+FOR_THE_STORE = {"ended_at", "device_key", "workload_key", "eager_key", "gpu_memory_gib", "record_mtime_ns"}
 
 
 def test_run_has_a_column_for_every_family_and_metric_and_no_others() -> None:

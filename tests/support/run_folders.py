@@ -18,6 +18,7 @@ from profiler.machine import Machine
 from profiler.record import Evidence, Metrics, Record, Role, Status, SweepPlace
 from profiler.workload import Workload
 from runs.sweep import Options, expand
+from tests.support.memory_tables import write_memory
 
 FIXTURE_CPU = Machine(
     cpu_name="Fixture CPU",
@@ -114,7 +115,8 @@ def write_run(
     )
     (folder / "log.txt").write_text("fixture log\n", encoding="utf-8")
     if timed and parquet:
-        _write_tables(folder, workload, values)
+        _write_tables(folder, combo, workload, values)
+        write_memory(folder, combo, workload, values)
     written.write(folder)
     return folder
 
@@ -295,9 +297,10 @@ def _findings(combo: Combo, workload: Workload, step_ms: Sequence[float]) -> dic
     }
 
 
-def _write_tables(folder: Path, workload: Workload, metrics: Metrics) -> None:
+def _write_tables(folder: Path, combo: Combo, workload: Workload, metrics: Metrics) -> None:
     is_cuda, step_ns = workload.device == "cuda", int((metrics.step_ms or 0) * 1e6)
-    phases = ("forward", "backward") if workload.mode == "train" else (None,)
+    phases: tuple[str | None, ...] = ("forward", "backward") if workload.mode == "train" else (None,)
+    phases += ("recompute",) if combo.checkpointing != "none" else ()
     kernels, ops = _kernel_rows(step_ns, phases, is_cuda), _op_rows(step_ns, phases, is_cuda)
     _write(folder / "kernels.parquet", kernels, KERNEL_SCHEMA)
     _write(folder / "ops.parquet", ops, OP_SCHEMA)

@@ -9,14 +9,18 @@ import plotly.graph_objects as go
 import pytest
 
 from pages.charts import (
+    allocator,
+    batches,
     contributions,
     covering,
     curves,
     interactions,
     kernels,
     ladder,
+    ledger,
     memory,
     palette,
+    peak,
     ratios,
     samples,
     scaling,
@@ -43,6 +47,10 @@ CHARTS: dict[str, Callable[..., go.Figure]] = {
     "contributions": contributions.contributions,
     "scaling": scaling.scaling,
     "covering": covering.covering,
+    "peak": peak.peak,
+    "allocator": allocator.allocator,
+    "ledger": ledger.ledger,
+    "batches": batches.batches,
 }
 STACK = {"attention": ["sdpa"], "precision": ["bf16"], "memory_format": ["channels_last"]}
 
@@ -61,7 +69,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pairs", "leave_one_out"):
         write_study(home / "runs", name, GPU_WORKLOAD, _factor, families=STACK)
     write_study(home / "runs", "scaling_batch", GPU_WORKLOAD, _factor, families=STACK, max_batch=8, max_gib=8)
-    write_run(home / "runs", run_id="train", workload=Workload(model="tiny", mode="train", device="cpu"))
+    train = Workload(model="tiny", mode="train", device="cpu")
+    write_run(home / "runs", run_id="train", workload=train)
+    write_run(home / "runs", run_id="checkpointed", workload=train, combo=Combo(checkpointing="full"))
     sync([home / "runs"], home / "index.duckdb")
     return home / "index.duckdb"
 
@@ -86,7 +96,17 @@ def rows(database: Path) -> dict[str, pd.DataFrame]:
         "contributions": frames.contributions("leave_one_out", database=database),
         "scaling": frames.scaling("scaling_batch", database=database),
         "covering": frames.covering("pairs", database=database),
+        "peak": frames.alive("train", database=database),
+        "allocator": frames.allocator("ladder-00", database=database),
+        "ledger": frames.recompute_ledger("checkpointed", database=database),
+        "batches": frames.largest_batch(_series(database), database=database),
     }
+
+
+def _series(database: Path) -> list[str]:
+    """One run of each series of the scaling study."""
+    rows = frames.scaling("scaling_batch", database=database)
+    return rows.drop_duplicates("series")["run_id"].tolist()
 
 
 def _points(**lines: list[float]) -> pd.DataFrame:
@@ -300,3 +320,67 @@ def test_covering_has_a_cell_for_every_pair(rows: dict[str, pd.DataFrame]) -> No
     figure = covering.covering(rows["covering"])
     assert sum(len(trace.x) for trace in figure.data) == len(rows["covering"])
     assert covering.reading(rows["covering"]) == "12 of 12 pairs are in some run; by the best of their runs: 12 done."
+
+
+def test_the_peaks_bars_sum_to_the_peak_in_the_order_of_the_forward(rows: dict[str, pd.DataFrame]) -> None:
+    own = peak.at_peak(rows["peak"])
+    figure = peak.peak(rows["peak"])
+    assert sum(sum(bar.x) for bar in figure.data) == pytest.approx(own["gib"].sum())
+    assert figure.data[0].y == (
+        *("conv_in", "time_embedding", "down.0", "down.1", "mid", "up.2", "up.3", "conv_out", peak.ELSEWHERE),
+    )
+    assert [bar.name for bar in figure.data] == ["parameters", "gradients", "optimizer state", "activations", "other"]
+    table = peak.modules(rows["peak"])
+    assert table["total"].sum() == pytest.approx(own["gib"].sum())
+    assert table["total"].is_monotonic_decreasing
+
+
+def test_the_peaks_sentence_names_the_measured_peak_where_it_is_another(rows: dict[str, pd.DataFrame]) -> None:
+    total = peak.at_peak(rows["peak"])["gib"].sum()
+    assert "optimizer state are" in peak.reading(rows["peak"], total)
+    assert "Without the profiler" not in peak.reading(rows["peak"], total * 1.01)
+    assert "Without the profiler the peak is" in peak.reading(rows["peak"], total * 0.9)
+    assert peak.reading(rows["peak"].iloc[:0], None) == ""
+
+
+def test_the_allocators_parts_sum_to_the_reserve(rows: dict[str, pd.DataFrame]) -> None:
+    *parts, reserve = allocator.allocator(rows["allocator"]).data
+    assert [part.name for part in parts] == ["asked for", "stuck between tensors", "idle segments"]
+    for values in zip(*(part.y for part in (*parts, reserve)), strict=True):
+        assert sum(values[:-1]) == pytest.approx(values[-1])
+    assert "stuck in segments in use." in allocator.reading(rows["allocator"])
+    unknown = rows["allocator"].assign(stuck_gib=float("nan"), idle_gib=float("nan"))
+    assert [line.name for line in allocator.allocator(unknown).data] == ["asked for", "reserved"]
+    assert allocator.reading(unknown) == ""
+
+
+def test_much_fragmentation_comes_with_its_remedy(rows: dict[str, pd.DataFrame]) -> None:
+    stuck = rows["allocator"].assign(stuck_gib=rows["allocator"]["reserved_gib"] / 5)
+    assert "expandable_segments" in allocator.reading(stuck)
+    assert "expandable_segments" not in allocator.reading(rows["allocator"].assign(stuck_gib=0.0))
+
+
+def test_the_ledger_draws_cost_beside_gain(rows: dict[str, pd.DataFrame]) -> None:
+    cost, gain = ledger.ledger(rows["ledger"]).data
+    assert cost.y == gain.y == ("down.0", "down.1", "mid", "up.2", "up.3", "elsewhere")
+    assert sum(cost.x) == pytest.approx(rows["ledger"]["recompute_ms"].sum())
+    assert sum(gain.x) == pytest.approx(rows["ledger"]["saved_gib"].sum())
+    assert "per step run again and spare" in ledger.reading(rows["ledger"])
+
+
+def test_a_ledger_without_its_twin_says_what_to_run(rows: dict[str, pd.DataFrame]) -> None:
+    lonely = rows["ledger"].assign(plain_gib=float("nan"), saved_gib=float("nan"), ms_per_gib=float("nan"))
+    assert "checkpointing=none" in ledger.ledger(lonely).layout.annotations[0].text
+    assert "run the same combo with checkpointing=none" in ledger.reading(lonely)
+
+
+def test_the_batches_chart_tells_the_prediction_and_its_check(rows: dict[str, pd.DataFrame]) -> None:
+    own = rows["batches"]
+    figure = batches.batches(own)
+    dots = [trace for trace in figure.data if trace.mode == "markers"]
+    assert sum(len(trace.x) for trace in dots) == len(own)
+    assert {trace.name for trace in dots} >= {"out of memory"}
+    text = batches.reading(own.assign(largest_batch=7, verdict="borne out"))
+    assert "batch 7 is the largest that should fit, and batch 8 did not" in text
+    assert "were off by at most" in text
+    assert "but batch 8 did not" in batches.reading(own.assign(largest_batch=9, verdict="refuted"))

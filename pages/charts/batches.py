@@ -1,0 +1,108 @@
+"""Batches: peak memory over batch, the line through the two largest, and where it meets the device's memory."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from pages.charts import palette, readable, theme
+
+TITLE = "The largest batch that fits"
+COLOURS = (palette.BASELINE, palette.BETTER, *palette.SERIES[2:])
+
+
+def batches(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
+    """Dots are measured, dotted lines the prediction, crosses ran out of memory. rows: store.frames.largest_batch."""
+    own = rows[rows["per_sample_gib"].notna()]
+    if own.empty:
+        return theme.empty(TITLE, "It takes two measured batches of one combo to predict others.", dark=dark)
+    figure = theme.titled(
+        TITLE, "Dots: measured peaks; dotted: the line through the two largest", dark=dark, height=360
+    )
+    for (_, series), colour in zip(own.groupby("anchor_run_id", sort=False), COLOURS, strict=False):
+        _draw_series(figure, series, colour, dark)
+    capacity = own["capacity_gib"].min()
+    if pd.notna(capacity):
+        figure.add_hline(
+            y=capacity,
+            line={"color": theme.ink(dark).axis, "width": 1, "dash": "dash"},
+            annotation={
+                "text": f"device: {readable.number(capacity)} GiB",
+                "font": {"color": theme.ink(dark).muted},
+            },
+            annotation_position="bottom right",
+        )
+    figure.update_layout(margin={"t": 96})
+    figure.update_xaxes(title_text="Batch (samples)", rangemode="tozero")
+    figure.update_yaxes(title_text="Peak allocated (GiB)", rangemode="tozero")
+    return figure
+
+
+def _draw_series(figure: go.Figure, rows: pd.DataFrame, colour: str, dark: bool) -> None:
+    name, measured = str(rows["combo_label"].iloc[0]), rows[rows["peak_gib"].notna()]
+    slope, fixed = float(rows["per_sample_gib"].iloc[0]), float(rows["fixed_gib"].iloc[0])
+    largest = rows["largest_batch"].iloc[0]
+    end = float(rows["batch"].max()) if pd.isna(largest) else float(max(largest, measured["batch"].max()))
+    figure.add_scatter(
+        x=[0, end],
+        y=[fixed, fixed + slope * end],
+        mode="lines",
+        line={"color": colour, "width": 1.5, "dash": "dot"},
+        hoverinfo="skip",
+        legendgroup=name,
+        showlegend=False,
+    )
+    figure.add_scatter(
+        name=theme.short(name, 60),
+        x=measured["batch"].tolist(),
+        y=measured["peak_gib"].tolist(),
+        mode="markers",
+        marker={"size": 9, "color": colour},
+        hovertext=[_hover(row) for row in measured.itertuples()],
+        hoverinfo="text",
+        legendgroup=name,
+    )
+    gone = rows[rows["peak_gib"].isna()]
+    if len(gone):
+        figure.add_scatter(
+            name="out of memory",
+            x=gone["batch"].tolist(),
+            y=gone["predicted_gib"].fillna(gone["capacity_gib"]).tolist(),
+            mode="markers",
+            marker={"symbol": "x", "size": 9, "color": palette.status("oom")},
+            hovertext=[_hover(row) for row in gone.itertuples()],
+            hoverinfo="text",
+            legendgroup=name,
+            showlegend=False,
+        )
+
+
+def reading(rows: pd.DataFrame) -> str:
+    """One sentence per series: the prediction, what checked it, and how far it was off."""
+    series = [own for _, own in rows.groupby("anchor_run_id", sort=False) if own["per_sample_gib"].notna().all()]
+    return " ".join(_sentence(own, with_name=len(series) > 1) for own in series)
+
+
+def _sentence(rows: pd.DataFrame, *, with_name: bool) -> str:
+    first, who = rows.iloc[0], f"{rows['combo_label'].iloc[0]}: a" if with_name else "A"
+    text = f"{who} sample takes {readable.gib(first['per_sample_gib'])}, all else {readable.gib(first['fixed_gib'])}"
+    if pd.notna(first["largest_batch"]):
+        text += f"; batch {first['largest_batch']} is the largest that should fit"
+    gone = rows.loc[rows["status"] == "oom", "batch"]
+    if first["verdict"] == "borne out":
+        text += f", and batch {gone.min()} did not"
+    elif first["verdict"] == "refuted":
+        text += f", but batch {gone.min()} did not"
+    elif first["verdict"] == "unchecked":
+        text += "; no larger one was tried"
+    errors = rows["error"].dropna()
+    if len(errors):
+        worst = errors.loc[errors.abs().idxmax()]
+        text += f". Measured batches, predicted from the two below them, were off by at most {abs(worst):.1%}"
+    return text + "."
+
+
+def _hover(row: tuple[object, ...]) -> str:
+    head = f"<b>batch {row.batch}</b><br>{row.status}"  # type: ignore[attr-defined]
+    lines = [f"peak {readable.gib(row.peak_gib)}"] if pd.notna(row.peak_gib) else []  # type: ignore[attr-defined]
+    if pd.notna(row.predicted_gib):  # type: ignore[attr-defined]
+        lines.append(f"from the two below: {readable.gib(row.predicted_gib)}")  # type: ignore[attr-defined]
+    return "<br>".join([head, *lines])

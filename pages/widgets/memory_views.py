@@ -1,0 +1,76 @@
+"""Where a run's memory goes: the peak's parts, the allocator, what recomputation buys, and which batch would fit."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from pages.charts import allocator, batches, ledger, peak
+from pages.widgets import data, tables
+from pages.widgets.chart import is_dark, show_chart
+from store import frames
+
+Column = st.column_config
+
+
+def show_memory(run_id: str, record: dict[str, Any]) -> None:
+    """All views of a run's memory that it has something for."""
+    alive = data.read(frames.alive, run_id)
+    if len(alive):
+        st.subheader("Memory")
+        _show_peak(alive, run_id, record)
+    _show_allocator(run_id)
+    _show_ledger(run_id)
+    show_batches((run_id,), key="run_batches")
+
+
+def show_batches(run_ids: tuple[str, ...], key: str) -> None:
+    """The largest batch of each run's combo, once two batches of one were measured."""
+    rows = data.read(frames.largest_batch, run_ids)
+    if rows["per_sample_gib"].notna().any():
+        show_chart(batches.batches(rows, dark=is_dark()), rows, key=key, name="largest-batch")
+        st.caption(batches.reading(rows))
+
+
+def _show_peak(alive: pd.DataFrame, run_id: str, record: dict[str, Any]) -> None:
+    show_chart(peak.peak(alive, dark=is_dark()), alive, key="run_peak", name=f"peak-{run_id}")
+    st.caption(peak.reading(alive, record["metrics"]["peak_allocated_gib"]))
+    with st.expander("The peak by module"):
+        rows = peak.modules(alive)
+        names = {"block": Column.TextColumn("Block", width=90), "module": Column.TextColumn("Module", width=380)}
+        sizes = {
+            name: Column.NumberColumn(f"{peak.words(name).capitalize()} (GiB)", format="%.4f")
+            for name in rows.columns.difference(list(names))
+        }
+        st.dataframe(rows, hide_index=True, column_config=names | sizes, height=tables.fit(rows))
+
+
+def _show_allocator(run_id: str) -> None:
+    rows = data.read(frames.allocator, run_id)
+    if len(rows):
+        show_chart(allocator.allocator(rows, dark=is_dark()), rows, key="run_allocator", name=f"allocator-{run_id}")
+        st.caption(allocator.reading(rows))
+
+
+def _show_ledger(run_id: str) -> None:
+    rows = data.read(frames.recompute_ledger, run_id)
+    if rows.empty:
+        return
+    show_chart(ledger.ledger(rows, dark=is_dark()), rows, key="run_ledger", name=f"recompute-ledger-{run_id}")
+    st.caption(ledger.reading(rows))
+    with st.expander("Recomputation by block"):
+        columns = {
+            "unit": Column.TextColumn("Block", width=340),
+            "recompute_ms": Column.NumberColumn("Run again (ms)", format="%.3f"),
+            "kept_gib": Column.NumberColumn("Kept (GiB)", format="%.4f"),
+            "plain_gib": Column.NumberColumn("Kept without (GiB)", format="%.4f"),
+            "saved_gib": Column.NumberColumn("Spared (GiB)", format="%.4f"),
+            "ms_per_gib": Column.NumberColumn("ms per GiB", format="%.2f"),
+        }
+        st.dataframe(
+            rows[list(columns)],
+            hide_index=True,
+            column_config=columns,
+            height=tables.fit(rows),
+            placeholder="—",
+        )

@@ -1,0 +1,81 @@
+"""Fits: the largest batch that fits, from a line through two measured peaks, and how far such lines were off.
+
+A step's peak is the highest of several instants (end of forward, optimizer), each of which grows with the batch by its
+own line; the line through the two largest measured batches is the one that goes on. It knows nothing of workspace that
+a library takes by leaps: so each measured batch is also predicted from the two below it, and the error is shown.
+"""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from store.ratios import Row
+
+_TYPES = {
+    **dict.fromkeys(("anchor_run_id", "run_id", "combo_label"), "str"),
+    **{"batch": "Int64", "status": "str", "cause": "str"},
+    **dict.fromkeys(("peak_gib", "predicted_gib", "error"), "float64"),
+    **dict.fromkeys(("per_sample_gib", "fixed_gib", "capacity_gib"), "float64"),
+    **{"largest_batch": "Int64", "verdict": "str"},
+}
+
+
+def largest_batch(siblings: pd.DataFrame) -> pd.DataFrame:
+    """The rows of same_but_batch.sql with predictions; unknown is null. Of a line over one batch nothing is known."""
+    series = siblings.to_dict("records")
+    anchors = dict.fromkeys(row["anchor_run_id"] for row in series)
+    rows = [row for anchor in anchors for row in _fitted([one for one in series if one["anchor_run_id"] == anchor])]
+    return pd.DataFrame(rows, columns=list(_TYPES)).astype(_TYPES)
+
+
+def _fitted(rows: list[Row]) -> list[Row]:
+    """One series, its batches ascending."""
+    measured = [row for row in rows if pd.notna(row["peak_gib"])]
+    line = _line(measured[-2:])
+    fit: Row = {"per_sample_gib": line[0], "fixed_gib": line[1]} if line else {}
+    fit |= {"capacity_gib": _capacity(measured)}
+    fit |= {"largest_batch": _largest(line, fit["capacity_gib"])}
+    fit |= {"verdict": _verdict(rows, fit["largest_batch"])}
+    return [row | fit | _predicted(row, measured) for row in rows]
+
+
+def _predicted(row: Row, measured: list[Row]) -> Row:
+    """The peak as the two measured batches below it have it, over what it was."""
+    line = _line([one for one in measured if one["batch"] < row["batch"]][-2:])
+    if line is None:
+        return {}
+    predicted = line[0] * row["batch"] + line[1]
+    known = pd.notna(row["peak_gib"])
+    return {"predicted_gib": predicted, "error": predicted / row["peak_gib"] - 1 if known else None}
+
+
+def _line(two: list[Row]) -> tuple[float, float] | None:
+    """GiB per sample and GiB at no sample at all."""
+    if len(two) < 2:
+        return None
+    one, other = two
+    slope = (other["peak_gib"] - one["peak_gib"]) / (other["batch"] - one["batch"])
+    return slope, one["peak_gib"] - slope * one["batch"]
+
+
+def _capacity(measured: list[Row]) -> float | None:
+    """The device's memory less what lies outside of the allocator (CUDA's context, libraries); null on a CPU."""
+    known = [row for row in measured if pd.notna(row["device_gib"]) and pd.notna(row["overhead_gib"])]
+    return min((row["device_gib"] - max(0.0, row["overhead_gib"]) for row in known), default=None)
+
+
+def _largest(line: tuple[float, float] | None, capacity: float | None) -> int | None:
+    if line is None or capacity is None or line[0] <= 0:
+        return None
+    return max(0, math.floor((capacity - line[1]) / line[0]))
+
+
+def _verdict(rows: list[Row], largest: Any) -> str:
+    """unknown, unchecked (nothing was out of memory), borne out, or refuted by a batch that should have fitted."""
+    if largest is None:
+        return "unknown"
+    too_large = [row["batch"] for row in rows if row["status"] == "oom"]
+    if not too_large:
+        return "unchecked"
+    return "borne out" if min(too_large) > largest else "refuted"
