@@ -192,7 +192,7 @@ def trace_steps(
 
 
 def write_tables(trace: Trace, folder: Path) -> None:
-    """Write kernels.parquet, ops.parquet, memory.parquet, alive.parquet and what pages show of the analyses (views/)."""
+    """Write the Parquet tables of kernels, operators and memory, and what pages show of the analyses (views/)."""
     write_table(kernel_table(trace.attribution), folder / "kernels.parquet")
     write_table(op_table(trace.attribution), folder / "ops.parquet")
     write_table(_memory_table(trace.timeline.points), folder / "memory.parquet")
