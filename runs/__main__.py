@@ -304,6 +304,10 @@ def pack(
     sweep_id: Annotated[str, typer.Argument(help="A sweep; an unfinished one too, to go on elsewhere.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The tar file; .tar.gz compresses.")],
     num_traces: Annotated[int, typer.Option("--traces", help="Raw traces to include, the most useful first.")] = 0,
+    num_operators: Annotated[
+        int | None,
+        typer.Option("--operators", help="Operator tables to include, likewise [default: all].", show_default=False),
+    ] = None,
 ) -> None:
     """Pack a sweep's run folders into one archive.
 
@@ -312,7 +316,9 @@ def pack(
         python -m runs pack 20261124-101500-ladder_train-3fa2 -o train.tar --traces 2
     """
     with usage():
-        num_packed, num_missing = archive.pack(sweep_id, output, home=home_of(ctx), num_traces=num_traces)
+        num_packed, num_missing = archive.pack(
+            sweep_id, output, home=home_of(ctx), num_traces=num_traces, num_operators=num_operators
+        )
     print(f"{num_packed} runs in {output} ({output.stat().st_size / 2**20:.1f} MiB)")
     if num_missing:
         print(f"{num_missing} runs of the sweep are not done yet: unpack, then sweep --resume {sweep_id}")

@@ -14,29 +14,34 @@ from runs.outcome import EVENTS_FILE, LOG_FILE
 from runs.resume import latest, read_plan, read_records
 
 TRACE_SUFFIX = ".pt.trace.json.gz"
+OPERATORS_FILE = "ops.parquet"
 _TOPS = ("runs", "sweeps")
 _STAYS = (LOG_FILE, EVENTS_FILE)  # they name this machine's folders
 
 
-def pack(sweep_id: str, archive: Path, *, home: Path, num_traces: int = 0) -> tuple[int, int]:
+def pack(
+    sweep_id: str, archive: Path, *, home: Path, num_traces: int = 0, num_operators: int | None = None
+) -> tuple[int, int]:
     """Write the sweep's plan and complete run folders as a tar file (.gz compresses); (runs packed, runs missing).
 
     Logs and events stay here. Raw traces are large: only num_traces of them go in, the baseline's and the fastest
-    runs' first.
+    runs' first; and so of the tables of operators, the largest after them (None: all).
     Raises ValueError for an unknown sweep, or one without any finished run.
     """
     plan = read_plan(sweep_id, home)
     records = read_records(plan, home)
     if not records:
         raise ValueError(f"sweep {sweep_id} has no finished run yet: see python -m runs list --sweep {sweep_id}")
-    traced = _worth_a_trace(records.values(), num_traces)
+    order = _most_useful_first(records.values())
+    traced, listed = set(order[:num_traces]), set(order[:num_operators])
     temporary = archive.with_name(f".{archive.name}.tmp")
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(temporary, "w:gz" if archive.suffix in (".gz", ".tgz") else "w") as tar:
         for path in sorted((home / "sweeps" / sweep_id).glob("[!.]*.json")):
             tar.add(path, f"sweeps/{sweep_id}/{path.name}", filter=_anonymous)
         for run_id in sorted(records):
-            _add_run(tar, run_folder(run_id, home), with_trace=run_id in traced)
+            left = (*(() if run_id in traced else (TRACE_SUFFIX,)), *(() if run_id in listed else (OPERATORS_FILE,)))
+            _add_run(tar, run_folder(run_id, home), without=left)
     temporary.replace(archive)
     return len(records), sum(1 for job in latest(plan) if job.job_id not in records)
 
@@ -71,11 +76,11 @@ def unpack(archive: Path, *, home: Path | None = None, study: Path | None = None
     )
 
 
-def _add_run(tar: tarfile.TarFile, folder: Path, *, with_trace: bool) -> None:
+def _add_run(tar: tarfile.TarFile, folder: Path, *, without: tuple[str, ...]) -> None:
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.is_symlink() or path.name.startswith(".") or path.name in _STAYS:
             continue
-        if with_trace or not path.name.endswith(TRACE_SUFFIX):
+        if not path.name.endswith(without):
             tar.add(path, f"runs/{folder.name}/{path.relative_to(folder).as_posix()}", filter=_anonymous)
 
 
@@ -87,12 +92,12 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def _worth_a_trace(records: Iterable[Record], num_traces: int) -> set[str]:
+def _most_useful_first(records: Iterable[Record]) -> list[str]:
     def order(record: Record) -> tuple[bool, float]:
         is_baseline = record.sweep is not None and record.sweep.role == "baseline"
         return (not is_baseline, record.metrics.step_ms or float("inf"))
 
-    return {record.run_id for record in sorted(records, key=order)[:num_traces]}
+    return [record.run_id for record in sorted(records, key=order)]
 
 
 def _extract(tar: tarfile.TarFile, target: Path) -> None:

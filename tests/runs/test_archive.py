@@ -68,6 +68,15 @@ def test_traces_are_those_of_the_baseline_and_the_fastest(home: Path, sweep_runs
     assert traced == {sweep_runs[0], sweep_runs[2]}
 
 
+def test_operators_are_those_of_the_baseline_and_the_fastest(home: Path, sweep_runs: list[str], tmp_path: Path) -> None:
+    for run_id in sweep_runs:
+        (home / "runs" / run_id / "ops.parquet").write_bytes(b"a table")
+    pack("a-sweep", tmp_path / "sweep.tar", home=home, num_operators=2)
+    unpack(tmp_path / "sweep.tar", study=tmp_path / "study")
+    kept = {path.parent.name for path in (tmp_path / "study").glob("*/ops.parquet")}
+    assert kept == {sweep_runs[0], sweep_runs[2]}
+
+
 def test_unpacking_twice_replaces_nothing(home: Path, sweep_runs: list[str], tmp_path: Path) -> None:
     pack("a-sweep", tmp_path / "sweep.tar", home=home)
     before = {run_id: (home / "runs" / run_id / "record.json").stat().st_ino for run_id in sweep_runs}
