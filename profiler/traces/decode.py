@@ -20,6 +20,7 @@ _EXACT = msgspec.json.Decoder(list[Exact])
 _LOOSE = msgspec.json.Decoder(list[Loose])
 _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
 _LARGEST_EXACT_US = 2**43  # beyond it a double holds less than nanoseconds
+_EVENT_KEY = b'"ph"'  # every event has it
 _LONGEST_EVENT = 8  # cuts that may lie inside of one event
 Event = Raw | Exact
 Item = TypeVar("Item")
@@ -91,7 +92,7 @@ class Decoder:
         """Note what cannot be read. Where the file ends within an event, a whole one may stand before it."""
         shown = text.decode(errors="replace")
         if not is_last:
-            self.notes.add("dropped: an unreadable event", shown)
+            self.notes.add("dropped: an unreadable event", shown, max(1, text.count(_EVENT_KEY)))
             return []
         found: list[Event] = []
         cut = len(text)
@@ -105,7 +106,8 @@ class Decoder:
 
     def _one(self, text: bytes, *, is_whole: bool = False) -> tuple[list[Event], bytes | None]:
         """One event, or none where it cannot be read. Quotes are not mended across what looks like two events."""
-        quoted = text if is_whole else _STRING.sub(_escape_quotes, text)
+        is_several = is_whole or text.count(_EVENT_KEY) > 1
+        quoted = text if is_several else _STRING.sub(_escape_quotes, text)
         for decode, candidate in ((self._strict, text), (self._loose, text), (self._loose, quoted)):
             try:
                 found = decode(candidate)

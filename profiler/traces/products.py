@@ -20,6 +20,7 @@ ITEM_BYTES = {
     "signed char": 1, "unsigned char": 1, "c10::complex<float>": 8, "c10::complex<double>": 16,
 }  # fmt: skip
 _FLOAT8 = "c10::Float8"
+_MOST = 2**62
 _ATTENTION = re.compile(r"^aten::_scaled_dot_product_(?!attention_math)\w*attention\w*$")
 _ATTENTION_BTHD = re.compile(r"^(flash_attn\w*::|xformers\w*::)\w*(fwd|forward)")
 _MATMULS = {
@@ -51,17 +52,21 @@ def is_product(name: str) -> bool:
 def work_of(name: str, dims: bytes, types: bytes, concrete: bytes) -> Work:
     """From the trace's own JSON texts; unknown parts are None."""
     shapes, kinds, values = (_decoded(text) for text in (dims, types, concrete))
-    tensors = [(shape, kind) for shape, kind in zip(shapes, kinds, strict=False) if _is_shape(shape) and shape]
+    pairs = zip(shapes, kinds, strict=False)
+    tensors = [(shape, kind) for shape, kind in pairs if _is_shape(shape) and shape and isinstance(kind, str)]
     dtype = next((kind for _, kind in tensors), "")
     try:
         flop, output = _count(name, shapes, values)
-    except (IndexError, TypeError, ValueError, ZeroDivisionError):
+    except (AttributeError, LookupError, TypeError, ValueError, ZeroDivisionError):
         flop, output = None, None
+    if flop is not None and not 0 <= flop < _MOST:
+        flop, output = None, None  # a corrupt file's shapes
     sizes = [math.prod(shape) * item_bytes(kind) for shape, kind in tensors]
     if not sizes or not all(sizes):
         return Work(flop, None, dtype)
     result = math.prod(output) * item_bytes(dtype) if output is not None else max(sizes)
-    return Work(flop, sum(sizes) + result, dtype)
+    total = sum(sizes) + result
+    return Work(flop, total if 0 <= total < _MOST else None, dtype)
 
 
 def item_bytes(kind: str) -> int:

@@ -152,11 +152,17 @@ def _is_attention(name: str) -> bool:
 def _attention_shape(name: str, dims: bytes) -> tuple[int, int, int, int] | None:
     """Query tokens, key tokens, heads and head dim; 0 for what is unknown."""
     shapes = msgspec.json.decode(dims)
-    if name == "aten::_softmax":
-        scores = shapes[0]
-        return (scores[-2], scores[-1], 0, 0) if len(scores) >= 3 else None
-    query, key = shapes[1:3] if name.endswith("_backward") else shapes[:2]
-    return (query[2], key[2], query[1], query[3]) if len(query) == 4 == len(key) else None
+    try:
+        if name == "aten::_softmax":
+            *_, queries, keys = shapes[0]
+            found = (queries, keys, 0, 0)
+        else:
+            query, key = shapes[1:3] if name.endswith("_backward") else shapes[:2]
+            (_, heads, queries, head_dim), (_, _, keys, _) = query, key
+            found = (queries, keys, heads, head_dim)
+    except (TypeError, ValueError, LookupError):  # other layouts, or a corrupt file's
+        return None
+    return found if all(isinstance(size, int) and 0 <= size < 2**62 for size in found) else None
 
 
 def _resolution(tokens: int | None) -> str | None:

@@ -4,7 +4,9 @@ import gzip
 import json
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,11 @@ print(json.dumps({
 """
 
 
-def _oracle(trace: Path, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-c", _PROGRAM, str(trace), str(folder)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+@cache
+def _oracle(trace: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", _PROGRAM, str(trace), folder]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     return found
 
@@ -53,8 +57,8 @@ def _parts_us(found: Attribution) -> Counter[str]:
 
 
 @pytest.mark.parametrize("trace", [SDPA, CHANNELS_LAST, EAGER], ids=["sdpa", "channels_last", "math"])
-def test_tensorboards_plugin_finds_the_same_busy_gpu(trace: Path, tmp_path: Path) -> None:
-    oracle = _oracle(trace, tmp_path)
+def test_tensorboards_plugin_finds_the_same_busy_gpu(trace: Path) -> None:
+    oracle = _oracle(trace)
     found = attribute(read_trace(trace))
     kernels = found.work.take(found.work.category != CATEGORIES.index("memcpy"))  # as the plugin counts
     is_step = named(found.trace, found.trace.ranges, "ProfilerStep#")
@@ -72,10 +76,10 @@ def test_tensorboards_plugin_finds_the_same_busy_gpu(trace: Path, tmp_path: Path
 def test_operators_agree_but_for_launches_that_the_plugin_does_not_know(trace: Path, tmp_path: Path) -> None:
     """Its last release (0.4.3) reads launches under their old category "Runtime" only, so that no operator of a trace
     of today has any device time. With the old spelling put in, all agree but for what the driver launched."""
-    assert not any(self_us for _, self_us, _ in _oracle(trace, tmp_path)["operators"].values())
+    assert not any(self_us for _, self_us, _ in _oracle(trace)["operators"].values())
     old = tmp_path / "old.pt.trace.json"
     old.write_bytes(gzip.decompress(trace.read_bytes()).replace(b'"cat": "cuda_runtime"', b'"cat": "Runtime"'))
-    theirs, found = _oracle(old, tmp_path)["operators"], attribute(read_trace(old))
+    theirs, found = _oracle(old)["operators"], attribute(read_trace(old))
     by_driver = _launched_by_driver(found)
     assert sum(by_driver.values()) > (0.1 * found.traced.duration_ns.sum() if trace is SDPA else 0)
     for ours in operator_table(found).to_pylist():
@@ -108,7 +112,7 @@ def test_streams_side_by_side_count_once_here_and_twice_in_the_plugins_kernel_ta
     file = tmp_path / "a.pt.trace.json"
     properties = [{"id": 0, "name": "NVIDIA H200", "computeMajor": 9, "computeMinor": 0, "numSms": 132}]
     file.write_text(json.dumps({"schemaVersion": 1, "deviceProperties": properties, "traceEvents": rows}))
-    oracle = _oracle(file, tmp_path)
+    oracle = _oracle(file)
     parts = _parts_us(attribute(read_trace(file)))
     assert oracle["kernels_us"] == 80  # a sum; the GPU was busy for 50
     assert parts["gemm"] == 50
