@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.charts import kernels, memory, ratios
-from pages.widgets import comparison, data
+from pages.widgets import comparison, data, differences
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -30,6 +30,8 @@ with st.grid(2, min_column_width=480, gap="medium"):
     show_chart(kernels.category_bars(categories, dark=is_dark()), categories, key="compare_kernels", name="kernel-time")
     split = comparison.in_order(runs, (baseline, *run_ids))
     show_chart(memory.memory_split(split, dark=is_dark()), split, key="compare_memory", name="memory-split")
+
+differences.show_differences_in_time(runs, baseline, run_ids)
 
 st.subheader("All metrics")
 comparison.show_metric_table(rows, key="compare_table", baseline=comparison.pinned(runs, baseline), drift=drift)

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.charts import curves, kernels, memory, samples, telemetry
-from pages.widgets import data, imported, measures, memory_views, ranks, run_facts, traces
+from pages.widgets import data, imported, measures, memory_views, ranks, run_facts, traces, where
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -24,14 +24,15 @@ if not measures.has_numbers(record):
     st.caption("This run ended before anything was measured, so it has no charts.")
     st.stop()
 measures.show_headlines(record)
+has_views = where.show_where(run_id)
 
 with st.grid(2, min_column_width=480, gap="medium"):
     steps = data.read(frames.samples, (run_id,))
     show_chart(samples.samples(steps, dark=is_dark()), steps, key="run_samples", name=f"step-times-{run_id}")
-    categories = data.read(frames.kernel_categories, (run_id,))
-    show_chart(
-        kernels.breakdown(categories, dark=is_dark()), categories, key="run_categories", name=f"kernel-time-{run_id}"
-    )
+    if not has_views:
+        categories = data.read(frames.kernel_categories, (run_id,))
+        figure = kernels.breakdown(categories, dark=is_dark())
+        show_chart(figure, categories, key="run_categories", name=f"kernel-time-{run_id}")
     timeline = data.read(frames.memory_timeline, run_id)
     show_chart(
         memory.memory_timeline(timeline, dark=is_dark()), timeline, key="run_timeline", name=f"memory-timeline-{run_id}"
@@ -48,8 +49,9 @@ elif mode == "sample":
 
 memory_views.show_memory(run_id, record)
 
-st.subheader("Kernels")
-run_facts.show_kernels(data.read(frames.kernels, run_id), record)
+if not has_views:
+    st.subheader("Kernels")
+    run_facts.show_kernels(data.read(frames.kernels, run_id), record)
 traces.offer_trace(record, row["folder"].iloc[0])
 
 st.subheader("Requested against observed")

@@ -43,6 +43,15 @@ def default_roots() -> list[Path]:
     return [own_root(), RECORDED_ROOT, *(Path(root).expanduser().absolute() for root in more if root)]
 
 
+def of_run(run_id: str, database: Path) -> Path:
+    """The folder of an indexed run. Raises StoreError for a run that is not."""
+    with db.reading(database) as connection:
+        found = db.rows(connection, "folder_of_run", run_id=run_id)
+    if not found:
+        raise db.StoreError(f"no run {run_id} in the index: see python -m store runs")
+    return Path(found[0][0])
+
+
 def scan(roots: Iterable[Path]) -> dict[str, Found]:
     """All complete run folders by path, in the order of the roots."""
     found: dict[str, Found] = {}

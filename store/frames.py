@@ -264,11 +264,7 @@ def _samples_of(connection: Connection, run_ids: list[str]) -> dict[tuple[str, s
 
 
 def _folder(run_id: str, database: Path | None) -> Path:
-    with db.reading(_database(database)) as connection:
-        found = db.rows(connection, "folder_of_run", run_id=run_id)
-    if not found:
-        raise StoreError(_UNKNOWN.format(run_id))
-    return Path(found[0][0])
+    return folders.of_run(run_id, _database(database))
 
 
 def _rows_of_file(run_id: str, name: str, columns: dict[str, pa.DataType], database: Path | None) -> pa.Table:

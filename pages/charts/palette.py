@@ -19,6 +19,20 @@ CATEGORIES: dict[str, str] = {
     "other": "#9AA1AB",
 }
 
+# Time in which the device did nothing, by reason; drawn hatched, since it is no work.
+IDLE: dict[str, str] = {
+    "idle: host": "#6B7280",
+    "idle: queue": "#9AA1AB",
+    "idle: sync": "#B5403A",
+    "idle: allocator": "#CC79A7",
+    "idle: data": "#8F8A1F",
+    "idle: outside of operators": "#6B7280",
+}
+PARTS: dict[str, str] = CATEGORIES | IDLE
+
+# Segments of the critical path that are no kernel.
+WAITS: dict[str, str] = {"host": "#6B7280", "launch": "#9AA1AB", "gap": "#C3C8CF", "sync": "#B5403A"}
+
 MEMORY: dict[str, str] = {
     "parameters": "#1B7FC0",
     "gradients": "#009E73",
@@ -57,6 +71,11 @@ SERIES: tuple[str, ...] = ("#1B7FC0", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
 def category(name: str) -> str:
     """The colour of a kernel category; a category that this version does not know is drawn as other."""
     return CATEGORIES.get(name, CATEGORIES["other"])
+
+
+def part(name: str) -> str:
+    """The colour of a part of a step: a kernel category, or idle with its reason."""
+    return PARTS.get(name, CATEGORIES["other"])
 
 
 def status(name: str) -> str:

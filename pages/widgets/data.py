@@ -1,5 +1,6 @@
 """What pages read: the store, synced with the run folders first, and cached until it changes."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,18 +20,18 @@ def _synced(at: str) -> SyncResult:
 
 
 @st.cache_data(ttl=3600, max_entries=400, show_spinner=False)
-def _read(name: str, at: str, generation: int, *arguments: Any) -> Any:
-    return getattr(frames, name)(*arguments)
+def _read(module: str, name: str, at: str, generation: int, *arguments: Any) -> Any:
+    return getattr(sys.modules[module], name)(*arguments)
 
 
 def read(query: Callable[..., Any], *arguments: Any) -> Any:
-    """The frame of store.frames' query with these arguments, from the cache while no run was added.
+    """What a query (a function of store.frames or its like) answers, from the cache while no run was added.
 
     What the store cannot do (an unwritable folder, an index of a newer version) is shown in words and ends the page.
     """
     at = str(home())
     try:
-        return _read(query.__name__, at, _synced(at).generation, *arguments)
+        return _read(query.__module__, query.__name__, at, _synced(at).generation, *arguments)
     except (StoreError, OSError) as error:
         st.error(str(error), icon=":material/error:")
         st.stop()

@@ -1,0 +1,49 @@
+"""Compare's section on traces: where a difference in step time comes from."""
+
+import pandas as pd
+import streamlit as st
+
+from pages.charts import differences
+from pages.widgets import data
+from pages.widgets.chart import is_dark, show_chart
+from store import views
+
+CUTS = {"kernel class": "class", "module and phase": "place"}
+
+
+def show_differences_in_time(runs: pd.DataFrame, baseline: str, run_ids: tuple[str, ...]) -> None:
+    """A waterfall from the baseline to one run, and the parts of all runs that keep views."""
+    st.subheader("Traced steps")
+    labels = _labels(runs, (baseline, *run_ids))
+    summaries = {run_id: data.read(views.summary, run_id) for run_id in (baseline, *run_ids)}
+    known = [run_id for run_id, summary in summaries.items() if summary is not None]
+    if baseline not in known or len(known) < 2:
+        missing = "the baseline" if baseline not in known else "every other run"
+        st.caption(f"Needs the parts of two traced steps; {missing} was recorded before they were kept: measure again.")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        others = [run_id for run_id in known if run_id != baseline]
+        after = st.selectbox("Against the baseline", others, format_func=labels.__getitem__, key="compare_after")
+        cut = st.segmented_control(
+            "Cut by", list(CUTS), default="kernel class", required=True, key="compare_cut", bind="query-params"
+        )
+    kind = CUTS[str(cut)]
+    if kind == "place" and not all(summaries[run_id]["knows_modules"] for run_id in (baseline, after)):
+        kind = "phase"
+        st.caption("One of the two traces knows no modules (compiled, or replayed by a graph): cut by class and phase.")
+    rows = data.read(views.waterfall, baseline, after, kind)
+    figure = differences.waterfall(rows, before=labels[baseline], after=labels[after], dark=is_dark())
+    show_chart(figure, rows, key="compare_waterfall", name=f"waterfall-{kind}")
+    st.caption("A traced step is slower than a timed one, mostly in its host part; ratios above are of timed steps.")
+    matrix = data.read(views.part_matrix, tuple(known))
+    figure = differences.part_matrix(matrix, {run_id: labels[run_id] for run_id in known}, dark=is_dark())
+    show_chart(figure, matrix, key="compare_matrix", name="parts-of-runs")
+    left = len(summaries) - len(known)
+    if left:
+        st.caption(f"{left} of the chosen runs keep no parts of their step and are left out.")
+
+
+def _labels(runs: pd.DataFrame, run_ids: tuple[str, ...]) -> dict[str, str]:
+    """The combos' names; where two runs share one, the whole label."""
+    chosen = runs.set_index("run_id")["combo_label"].reindex(list(run_ids))
+    return data.run_labels(runs) if chosen.duplicated().any() else chosen.to_dict()

@@ -1,0 +1,108 @@
+"""Run and Compare with runs that keep their trace's views."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from pages.widgets.where import LOOKS
+from profiler.combo import Combo
+from store import folders
+from tests.pages.test_pages import titles, words
+from tests.support.run_folders import CPU_WORKLOAD, GPU_WORKLOAD, write_run
+from tests.support.trace_views import in_unet, on_cpu, recorded, write_traced_run
+from tests.support.traces import EAGER, attributed, kernel, step
+
+Open = Callable[..., AppTest]
+Make = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("traced")
+    write_traced_run(root, "unet", in_unet())
+    write_traced_run(root, "slower", in_unet(scale=2), combo=Combo(attention="flex"))
+    write_traced_run(root, "no-modules", recorded(EAGER))
+    write_traced_run(root, "cpu", on_cpu(), workload=CPU_WORKLOAD)
+    write_traced_run(root, "broken", attributed(step(0, 90), kernel("lost", 10, 20, correlation=77)))
+    write_run(root, run_id="old", workload=GPU_WORKLOAD)
+    return root
+
+
+@pytest.fixture
+def home(make_home: Make, traced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_home("empty")
+    monkeypatch.setattr(folders, "RECORDED_ROOT", traced)
+
+
+def test_run_answers_first_what_to_fix_first(home: None, open_page: Open) -> None:
+    app = open_page("run", run="no-modules")
+    first = next(element.value for element in app.markdown if "What to fix first" in element.value)
+    assert "1. **Products in 32 bits**: at most" in first
+    assert "Try: `precision=bf16`" in first
+    assert first.count("\n2. ") == first.count("\n3. ") == 1
+    assert "\n4. " not in first
+    assert "The traced step in parts" in titles(app)
+
+
+LANDMARKS = {
+    "modules": "Time by module",
+    "kernels": "Tensor Cores are told from the name",
+    "operators": "Self is without the operators",
+    "roofline": "Ceilings of NVIDIA H200",
+    "critical path": "What the step had to wait for",
+    "launches": "Deepest queue",
+    "communication": "No collective ran",
+    "trace health": "What this trace cannot show",
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_look_opens(look: str, home: None, open_page: Open) -> None:
+    app = open_page("run", run="unet", run_look=look)
+    assert not app.exception
+    assert not app.error
+    said = words(app) + "\n".join(titles(app))
+    assert [name for name, landmark in LANDMARKS.items() if landmark in said] == [look]
+
+
+def test_looks_say_why_they_are_empty(home: None, open_page: Open) -> None:
+    assert "No collective ran" in words(open_page("run", run="unet", run_look="communication"))
+    assert "no GPU events" in words(open_page("run", run="cpu", run_look="launches"))
+
+
+def test_a_trace_with_modules_opens_on_them_and_another_on_its_kernels(home: None, open_page: Open) -> None:
+    assert {"Time by module", "Work by UNet block"} <= set(titles(open_page("run", run="unet")))
+    assert "Kernel time by category" in titles(open_page("run", run="no-modules"))
+
+
+def test_run_warns_of_a_trace_that_is_not_whole(home: None, open_page: Open) -> None:
+    warnings = [warning.value for warning in open_page("run", run="broken").warning]
+    assert any("without a launching call" in warning and "see trace health" in warning for warning in warnings)
+
+
+def test_a_run_of_before_says_what_would_show_more(home: None, open_page: Open) -> None:
+    app = open_page("run", run="old")
+    assert "measure it again to see them" in words(app)
+    assert "Kernel time by category" in titles(app)
+    assert any("Category" in str(frame.proto.columns) for frame in app.dataframe), "its kernels are still listed"
+
+
+def test_compare_shows_where_the_difference_comes_from(home: None, open_page: Open) -> None:
+    query = {"compare_baseline": "unet", "compare_runs": ["slower", "old"]}
+    app = open_page("compare", **query, compare_cut="module and phase")
+    assert not app.exception
+    assert {"Where the difference comes from", "The same parts in every run"} <= set(titles(app))
+    assert "1 of the chosen runs keep no parts" in words(app)
+
+
+def test_compare_without_modules_in_one_trace_cuts_by_class_and_phase(home: None, open_page: Open) -> None:
+    query = {"compare_baseline": "unet", "compare_runs": ["no-modules"]}
+    app = open_page("compare", **query, compare_cut="module and phase")
+    assert "cut by class and phase" in words(app)
+
+
+def test_compare_of_runs_without_views_says_what_is_missing(home: None, open_page: Open) -> None:
+    app = open_page("compare", compare_baseline="old", compare_runs=["unet"])
+    assert "the baseline was recorded before they were kept" in words(app)

@@ -1,0 +1,103 @@
+"""What to fix first: ranked by what could be won, not by size, and by what was measured where it was."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from profiler.combo import Combo
+from profiler.traces.imported import import_trace
+from store import fixes
+from store.ingest import sync
+from tests.support.run_folders import CPU_WORKLOAD, GPU_WORKLOAD, step_samples, write_run
+from tests.support.trace_views import in_unet, on_cpu, recorded, write_traced_run
+from tests.support.traces import COMPILED, EAGER, SDPA, TRAIN
+
+EAGER_MS = 75.6
+FAST = Combo(precision="bf16", attention="sdpa", memory_format="channels_last")
+
+
+def ranked(tmp_path: Path, *others: tuple[Combo, float], **how: Any) -> pd.DataFrame:
+    """The list for one run with views, beside done runs of other combos."""
+    root = tmp_path / "runs"
+    write_traced_run(root, "own", how.pop("found"), **how)
+    for number, (combo, step_ms) in enumerate(others):
+        workload = how.get("workload", GPU_WORKLOAD)
+        write_run(root, run_id=f"other-{number}", combo=combo, workload=workload, step_ms=step_samples(step_ms))
+    sync([root], tmp_path / "index.duckdb")
+    return fixes.fixes("own", database=tmp_path / "index.duckdb").set_index("what")
+
+
+def test_strict_fp32_on_tensor_cores_comes_first(tmp_path: Path) -> None:
+    rows = ranked(tmp_path, found=recorded(EAGER), step_ms=step_samples(EAGER_MS))
+    assert rows.index[:2].tolist() == ["Products in 32 bits", "Attention writes all scores to memory"]
+    first = rows.iloc[0]
+    assert (first["remedy"], first["is_measured"]) == ("precision=bf16", False)
+    assert 0.5 < first["share"] < 0.9  # of 62 ms of products 8 remain at 990 TFLOP/s
+    assert rows["saves_ms"].is_monotonic_decreasing
+    assert (rows["share"] >= fixes.LEAST_SHARE).all()
+
+
+def test_what_was_measured_takes_the_place_of_the_bound(tmp_path: Path) -> None:
+    rows = ranked(tmp_path, (Combo(precision="bf16"), 40.0), found=recorded(EAGER), step_ms=step_samples(EAGER_MS))
+    half = rows.loc["Products in 32 bits"]
+    assert (half["is_measured"], half["run_id"]) == (True, "other-0")
+    assert half["saves_ms"] == pytest.approx(EAGER_MS - 40.0)
+
+
+def test_a_remedy_that_did_not_help_gives_way_to_the_next(tmp_path: Path) -> None:
+    rows = ranked(tmp_path, (Combo(precision="bf16"), 90.0), found=recorded(EAGER), step_ms=step_samples(EAGER_MS))
+    assert rows.loc["Products in 32 bits", "remedy"] == "precision=bf16_amp"
+
+
+def test_idle_time_counts_as_far_as_the_timed_step_has_it(tmp_path: Path) -> None:
+    """Of 200 us the GPU works 52; the profiler made the rest, where the timed step took 60."""
+    slow = ranked(tmp_path / "a", found=in_unet(), combo=FAST).loc["The GPU waits for the host"]
+    assert slow["saves_ms"] > 0.1
+    assert slow["remedy"] == "compilation=reduce_overhead"
+    fast = ranked(tmp_path / "b", found=in_unet(), combo=FAST, step_ms=step_samples(0.060))
+    assert fast.loc["The GPU waits for the host", "saves_ms"] <= 0.008 + 1e-9
+
+
+def test_choices_that_are_made_are_not_recommended(tmp_path: Path) -> None:
+    combo = Combo(attention="sdpa", precision="bf16_amp", memory_format="channels_last", optimizer="adamw_fused",
+                  compilation="default")  # fmt: skip
+    workload = type(GPU_WORKLOAD)(model="sd15", mode="train", batch=16, device="cuda")
+    rows = ranked(tmp_path, found=recorded(TRAIN), combo=combo, workload=workload, step_ms=step_samples(126.0))
+    made = {
+        f"{family}={getattr(combo, family)}" for family in ("attention", "memory_format", "optimizer", "compilation")
+    }
+    assert not made & set(rows["remedy"])
+    assert not {"optimizer=adamw_foreach", "compilation=regional"} & set(rows["remedy"])  # a step back
+    assert rows.loc["Convolutions below their roof", "remedy"] == "compilation=max_autotune"
+
+
+def test_a_replayed_graph_does_not_wait_for_python(tmp_path: Path) -> None:
+    combo = Combo(attention="sdpa", precision="bf16", memory_format="channels_last", compilation="reduce_overhead")
+    rows = ranked(tmp_path, found=recorded(COMPILED), combo=combo, step_ms=step_samples(6.43))
+    assert rows.index[0] == "Small kernels between the products"
+    assert rows.loc["The GPU waits for the host", "share"] < 0.05
+
+
+def test_on_a_cpu_there_is_no_roof_and_no_launch(tmp_path: Path) -> None:
+    rows = ranked(tmp_path, found=on_cpu(), workload=CPU_WORKLOAD, combo=Combo(attention="sdpa"))
+    assert set(rows.index) == {"Small kernels between the products", "Python overhead"}
+
+
+def test_a_run_without_views_has_nothing_to_say(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", run_id="old")
+    sync([tmp_path / "runs"], tmp_path / "index.duckdb")
+    rows = fixes.fixes("old", database=tmp_path / "index.duckdb")
+    assert rows.empty
+    assert list(rows.columns) == list(fixes.COLUMNS)
+
+
+def test_a_foreign_trace_gets_remedies_though_nobody_knows_its_choices(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "foreign"
+    folder.mkdir(parents=True)
+    import_trace(SDPA, folder, run_id="foreign", name=SDPA.name, max_bytes=10**9)
+    sync([tmp_path / "runs"], tmp_path / "index.duckdb")
+    rows = fixes.fixes("foreign", database=tmp_path / "index.duckdb").set_index("what")
+    assert rows.loc["The GPU waits for the host", "remedy"] == "compilation=reduce_overhead"
+    assert not rows["is_measured"].any()
