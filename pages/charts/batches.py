@@ -28,7 +28,7 @@ def batches(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
                 "text": f"device: {readable.number(capacity)} GiB",
                 "font": {"color": theme.ink(dark).muted},
             },
-            annotation_position="bottom right",
+            annotation_position="top left",
         )
     figure.update_layout(margin={"t": 96})
     figure.update_xaxes(title_text="Batch (samples)", rangemode="tozero")
@@ -65,7 +65,7 @@ def _draw_series(figure: go.Figure, rows: pd.DataFrame, colour: str, dark: bool)
         figure.add_scatter(
             name="out of memory",
             x=gone["batch"].tolist(),
-            y=gone["predicted_gib"].fillna(gone["capacity_gib"]).tolist(),
+            y=_crosses(gone),
             mode="markers",
             marker={"symbol": "x", "size": 9, "color": palette.status("oom")},
             hovertext=[_hover(row) for row in gone.itertuples()],
@@ -73,6 +73,12 @@ def _draw_series(figure: go.Figure, rows: pd.DataFrame, colour: str, dark: bool)
             legendgroup=name,
             showlegend=False,
         )
+
+
+def _crosses(gone: pd.DataFrame) -> list[float]:
+    """Where the line has them, but no higher than just above the device's memory; the hover label has the number."""
+    top = gone["capacity_gib"] * 1.1
+    return gone["predicted_gib"].fillna(top).clip(upper=top.fillna(float("inf"))).tolist()
 
 
 def reading(rows: pd.DataFrame) -> str:
@@ -86,6 +92,8 @@ def _sentence(rows: pd.DataFrame, *, with_name: bool) -> str:
     text = f"{who} sample takes {readable.gib(first['per_sample_gib'])}, all else {readable.gib(first['fixed_gib'])}"
     if pd.notna(first["largest_batch"]):
         text += f"; batch {first['largest_batch']} is the largest that should fit"
+    elif pd.isna(first["capacity_gib"]):
+        text += "; what fits is unknown, since the device's memory is"
     gone = rows.loc[rows["status"] == "oom", "batch"]
     if first["verdict"] == "borne out":
         text += f", and batch {gone.min()} did not"

@@ -8,6 +8,7 @@ from pages.charts import palette, peak, readable, theme
 
 TITLE = "What recomputation costs and spares"
 ROW = 26
+NOTHING = 1e-6  # GiB: a kilobyte
 
 
 def ledger(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
@@ -53,6 +54,7 @@ def by_block(rows: pd.DataFrame) -> pd.DataFrame:
     """Sums per block of the UNet in the order of the forward; a sum of unknowns is unknown."""
     own = rows.assign(block=rows["block"].fillna("elsewhere"))
     sums = own.groupby("block")[["recompute_ms", "kept_gib", "plain_gib", "saved_gib"]].sum(min_count=1).reset_index()
+    sums = sums[(sums["recompute_ms"] > 0) | ~(sums["saved_gib"].abs() < NOTHING)]
     return sums.sort_values("block", key=lambda blocks: blocks.map(peak.place), kind="stable").reset_index(drop=True)
 
 

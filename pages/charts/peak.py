@@ -77,7 +77,7 @@ def reading(rows: pd.DataFrame, measured_gib: float | None) -> str:
     most = "what no module owns" if block == ELSEWHERE else block
     text = (
         f"The traced step is fullest at {readable.number(own['time_ms'].iloc[0], 'ms')} with {readable.gib(total)}: "
-        f"{words(category)} are {readable.percent(share)} of it, and {most} holds {readable.percent(of_block)}."
+        f"{readable.percent(share)} of it are {_said(category)}, and {most} holds {readable.percent(of_block)}."
     )
     if measured_gib and abs(total / measured_gib - 1) > 0.02:
         text += f" Without the profiler the peak is {readable.gib(measured_gib)}."
@@ -87,6 +87,10 @@ def reading(rows: pd.DataFrame, measured_gib: float | None) -> str:
 def place(block: str) -> tuple[int, str]:
     kind = re.sub(r"\.\d+$", "", block)
     return (ORDER.index(kind) if kind in ORDER else len(ORDER)) + (block == ELSEWHERE), block
+
+
+def _said(category: str) -> str:
+    return "temporaries of backward and optimizer, and what nobody named" if category == "other" else words(category)
 
 
 def _hover(rows: pd.DataFrame, block: str, category: str) -> str:

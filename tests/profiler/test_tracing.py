@@ -135,3 +135,15 @@ def test_the_peak_is_told_to_the_last_byte(traced: tuple[Subject, Trace, Path]) 
     told = kept[(kept["category"] == "activations") & kept["module"].notna()]
     assert told["bytes"].sum() > 0.95 * found.timeline.activations
     assert (folder / "alive.parquet").stat().st_size < 20_000
+
+
+def test_checkpointing_keeps_less_and_names_the_modules_that_run_again(
+    traced: tuple[Subject, Trace, Path], tmp_path: Path
+) -> None:
+    made, _ = subject(workload(mode="train"), Combo(checkpointing="full"))
+    found = trace(made, tmp_path)
+    assert 0 < found.timeline.activations < traced[1].timeline.activations / 2
+    assert found.timeline.most("activations") > found.timeline.activations  # they are back while their block runs again
+    again = [kernel for kernel in found.found.kernels if kernel.phase == "recompute"]
+    named = [kernel for kernel in again if kernel.module and re.search(r"resnets|transformer_blocks", kernel.module)]
+    assert sum(k.duration_ns for k in named) > 0.9 * sum(k.duration_ns for k in again)

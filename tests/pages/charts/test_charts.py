@@ -337,7 +337,7 @@ def test_the_peaks_bars_sum_to_the_peak_in_the_order_of_the_forward(rows: dict[s
 
 def test_the_peaks_sentence_names_the_measured_peak_where_it_is_another(rows: dict[str, pd.DataFrame]) -> None:
     total = peak.at_peak(rows["peak"])["gib"].sum()
-    assert "optimizer state are" in peak.reading(rows["peak"], total)
+    assert "of it are optimizer state" in peak.reading(rows["peak"], total)
     assert "Without the profiler" not in peak.reading(rows["peak"], total * 1.01)
     assert "Without the profiler the peak is" in peak.reading(rows["peak"], total * 0.9)
     assert peak.reading(rows["peak"].iloc[:0], None) == ""
