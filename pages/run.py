@@ -24,7 +24,7 @@ if not measures.has_numbers(record):
     st.caption("This run ended before anything was measured, so it has no charts.")
     st.stop()
 measures.show_headlines(record)
-has_views = where.show_where(run_id)
+has_views = where.show_where(run_id, row["folder"].iloc[0])
 
 with st.grid(2, min_column_width=480, gap="medium"):
     steps = data.read(frames.samples, (run_id,))

@@ -345,6 +345,7 @@ def unpack(
 
 
 app.command("import")(cli_traces.import_command)
+app.command("views")(cli_traces.views_command(lambda ctx, text: _folder_of(text, home_of(ctx))))
 app.command("slice")(cli_traces.slice_command(lambda ctx, text: _folder_of(text, home_of(ctx))))
 
 

@@ -1,4 +1,4 @@
-"""The commands about traces: import foreign ones, and cut slices out of those that are kept."""
+"""The commands about traces: import foreign ones, and make slices and views of those that are kept."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from runs import imports, slices
+from runs import imports, slices, trace_views
 from runs.cli_options import parse_duration
 from runs.cli_support import FAILED_RUNS, fail, home_of, usage
 
@@ -75,5 +75,25 @@ def slice_command(find: Callable[[typer.Context, str], Path]) -> Callable[..., N
         with usage():
             num_events = slices.write_slice(folder, output, step=step, module=module)
         print(f"{num_events} events in {output} ({output.stat().st_size / 2**20:.2f} MiB): drop it on ui.perfetto.dev")
+
+    return command
+
+
+def views_command(find: Callable[[typer.Context, str], Path]) -> Callable[..., None]:
+    """The command, given what finds a run's folder by its name."""
+
+    def command(
+        ctx: typer.Context,
+        run_ids: Annotated[list[str], typer.Argument(help="Runs, or the beginnings or ends of their names.")],
+    ) -> None:
+        """Make what the Run page shows of a trace, for runs recorded before run folders kept it.
+
+        Example:
+
+            python -m runs views RUN_ID
+        """
+        for text in run_ids:
+            with usage():
+                print(trace_views.make_views(find(ctx, text), home=home_of(ctx)))
 
     return command

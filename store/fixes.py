@@ -13,7 +13,8 @@ import pandas as pd
 
 from profiler.combo import Combo, choices, why_not
 from profiler.record import Record
-from store import db, frames, views
+from store import db, views
+from store.db import StoreError
 
 LEAST_SHARE = 0.01  # of the step: less is not worth a sentence
 COLUMNS = {
@@ -73,19 +74,22 @@ class Candidate:
 
 def fixes(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     """One row per thing to fix, the most time first: saves_ms per step is measured or, else, a bound from above."""
-    summary = views.summary(run_id, database=database)
+    with db.reading((database or db.default_database()).absolute()) as connection:
+        siblings = {key: (run, ms) for key, run, ms in db.rows(connection, "siblings", run_id=run_id)}
+        found = db.rows(connection, "folder_of_run", run_id=run_id)
+    if not found:
+        raise StoreError(f"no run {run_id} in the index: see python -m store runs")
+    folder = Path(found[0][0])
+    summary, parts, products = views.parts_and_roofline(views.place_of(run_id, folder))
     if summary is None:
         return _frame([])
-    parts = views.phase_parts(run_id, database=database)
     seen = Seen(
-        record=Record.from_dict(frames.record(run_id, database=database)),
+        record=Record.read(folder),
         summary=summary,
         parts=parts.groupby("part")["step_ms"].sum().to_dict(),
         phases=parts.groupby("phase")["step_ms"].sum().to_dict(),
-        roofline=views.roofline(run_id, database=database),
+        roofline=products,
     )
-    with db.reading((database or db.default_database()).absolute()) as connection:
-        siblings = {key: (run, ms) for key, run, ms in db.rows(connection, "siblings", run_id=run_id)}
     return rank(seen, siblings)
 
 

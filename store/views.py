@@ -153,10 +153,22 @@ def _query(run_id: str, table: str, query: str, database: Path | None) -> pd.Dat
 
 
 def _place(run_id: str, database: Path | None) -> Path:
-    """The run's views: in its folder; else what was made later from its trace, beside it."""
-    folder = folders.of_run(run_id, (database or db.default_database()).absolute())
+    return place_of(run_id, folders.of_run(run_id, (database or db.default_database()).absolute()))
+
+
+def place_of(run_id: str, folder: Path) -> Path:
+    """A run's views: in its folder; else what was made later from its trace (python -m runs views)."""
     kept = folder / "views"
-    return kept if kept.is_dir() else folder.parent / ".views" / folder.name
+    return kept if kept.is_dir() else db.home() / "views" / run_id
+
+
+def parts_and_roofline(place: Path) -> tuple[dict[str, Any] | None, pd.DataFrame, pd.DataFrame]:
+    """summary, phase_parts and roofline of a place, at the price of one query."""
+    found = _summary(place)
+    tables = {name: _rows(place, name) for name in ("ledger", "roofline")}
+    with db.scratch() as connection:
+        parts = db.query(connection, "phase_parts", tables)
+        return found, parts, db.query(connection, "roofline", tables, num_steps=(found or {}).get("num_steps", 1))
 
 
 def _summary(place: Path) -> dict[str, Any] | None:

@@ -42,6 +42,11 @@ def look_again() -> None:
     _synced.clear()
 
 
+def forget() -> None:
+    """Read everything anew: something beside the index has changed."""
+    _read.clear()
+
+
 def set_aside() -> list[tuple[str, str]]:
     """The run folders that could not be indexed, each with its reason."""
     return list(_synced(str(home())).set_aside)

@@ -1,6 +1,7 @@
 """Run's section on its trace: what to fix first, the step in parts, and one closer look at a time."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ import streamlit as st
 from pages.charts import readable, steps
 from pages.widgets import data, trace_views
 from pages.widgets.chart import is_dark, show_chart
+from runs import trace_views as trace_views_worker
 from store import fixes, frames, views
 
 MOST_FIXES = 3
@@ -25,15 +27,12 @@ LOOKS: dict[str, Callable[[str, dict[str, Any]], None]] = {
 }
 
 
-def show_where(run_id: str) -> bool:
+def show_where(run_id: str, folder: str) -> bool:
     """The section; False where the run keeps no views of its trace."""
     st.subheader("Where the time goes")
     summary = data.read(views.summary, run_id)
     if summary is None:
-        st.caption(
-            "This run was recorded before Steplens kept breakdown, modules, roofline and critical path of a trace: "
-            "measure it again to see them."
-        )
+        _offer_views(data.read(frames.record, run_id)["trace_file"], Path(folder))
         return False
     _show_fixes(data.read(fixes.fixes, run_id), summary)
     parts = data.read(views.step_parts, run_id)
@@ -50,6 +49,25 @@ def show_where(run_id: str) -> bool:
     )
     LOOKS[str(look)](run_id, summary)
     return True
+
+
+def _offer_views(trace_file: str | None, folder: Path) -> None:
+    """For a run of before: from its trace, where it kept one."""
+    st.caption(
+        "This run was recorded before Steplens kept breakdown, modules, roofline and critical path of a trace"
+        + ("; its trace is still here." if trace_file and (folder / trace_file).is_file() else ": measure it again.")
+    )
+    if not trace_file or not (folder / trace_file).is_file():
+        return
+    if st.button("Show them from its trace", key="run_views_make", icon=":material/query_stats:"):
+        try:
+            with st.spinner("Reading the trace"):
+                trace_views_worker.make_views(folder)
+        except trace_views_worker.TraceError as error:
+            st.error(readable.escaped(str(error)))
+            return
+        data.forget()
+        st.rerun()
 
 
 def _show_fixes(rows: pd.DataFrame, summary: dict[str, Any]) -> None:

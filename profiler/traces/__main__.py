@@ -1,4 +1,4 @@
-"""The process that opens files of others: python -m profiler.traces import|slice, under limits that it sets itself.
+"""The process that opens traces: python -m profiler.traces import|slice|views, under limits that it sets itself.
 
 Whatever the file does to it (memory, depth, endless text), this process ends with one line and an exit code; whoever
 started it watches the clock. Nothing here unpickles or runs what it reads.
@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from profiler.traces.attribute import attribute
 from profiler.traces.imported import import_trace
+from profiler.traces.read import read_trace
 from profiler.traces.slice import write_slice
+from profiler.traces.views import write_views
 
 REFUSED = 2  # exit code: the file or the request is at fault, and stdout says why
 NICENESS = 10  # a measurement may be under way on this machine
@@ -40,8 +43,8 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m profiler.traces", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    bring, cut = commands.add_parser("import"), commands.add_parser("slice")
-    for command in (bring, cut):
+    bring, cut, show = (commands.add_parser(name) for name in ("import", "slice", "views"))
+    for command in (bring, cut, show):
         command.add_argument("source", type=Path)
         command.add_argument("target", type=Path)
         command.add_argument("--name", required=True, help="what to call the file")
@@ -58,6 +61,10 @@ def _do(arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.command == "import":
         record = import_trace(source, target, run_id=arguments.run_id, name=arguments.name, max_bytes=limit)
         return {"run_id": record.run_id, "notes": record.notes}
+    if arguments.command == "views":
+        found = attribute(read_trace(source, max_bytes=limit))
+        write_views(found, target)
+        return {"num_steps": found.num_steps}
     num_events = write_slice(source, target, step=arguments.step, module=arguments.module, max_bytes=limit)
     return {"num_events": num_events}
 

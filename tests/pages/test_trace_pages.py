@@ -1,5 +1,6 @@
 """Run and Compare with runs that keep their trace's views."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from store import folders
 from tests.pages.test_pages import titles, words
 from tests.support.run_folders import CPU_WORKLOAD, GPU_WORKLOAD, write_run
 from tests.support.trace_views import in_unet, on_cpu, recorded, write_traced_run
-from tests.support.traces import EAGER, attributed, kernel, step
+from tests.support.traces import COMPILED, EAGER, attributed, kernel, step
 
 Open = Callable[..., AppTest]
 Make = Callable[[str], Path]
@@ -84,7 +85,7 @@ def test_run_warns_of_a_trace_that_is_not_whole(home: None, open_page: Open) -> 
 
 def test_a_run_of_before_says_what_would_show_more(home: None, open_page: Open) -> None:
     app = open_page("run", run="old")
-    assert "measure it again to see them" in words(app)
+    assert "measure it again" in words(app)
     assert "Kernel time by category" in titles(app)
     assert any("Category" in str(frame.proto.columns) for frame in app.dataframe), "its kernels are still listed"
 
@@ -105,4 +106,19 @@ def test_compare_without_modules_in_one_trace_cuts_by_class_and_phase(home: None
 
 def test_compare_of_runs_without_views_says_what_is_missing(home: None, open_page: Open) -> None:
     app = open_page("compare", compare_baseline="old", compare_runs=["unet"])
-    assert "the baseline was recorded before they were kept" in words(app)
+    assert "the baseline was recorded before" in words(app)
+
+
+def test_the_views_of_a_kept_trace_are_one_click_away(
+    make_home: Make, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home("empty")
+    monkeypatch.setattr(folders, "RECORDED_ROOT", COMPILED.parents[1])
+    before = sorted(COMPILED.parent.iterdir())
+    run_id = json.loads((COMPILED.parent / "record.json").read_text())["run_id"]
+    app = open_page("run", run=run_id).button(key="run_views_make").click().run()
+    assert not app.exception
+    assert not app.error
+    assert "The traced step in parts" in titles(app)
+    assert (home / "views" / run_id / "summary.json").is_file()
+    assert sorted(COMPILED.parent.iterdir()) == before, "a run folder is never changed"

@@ -104,6 +104,9 @@ def test_the_command_line_from_import_to_slice(home: Path, tmp_path: Path) -> No
     cut = call("slice", row["run_id"], "--step", "0", "-o", str(output))
     assert cut.exit_code == 0, cut.output
     assert len(read_trace(output).device) == 1176
+    made = call("views", row["run_id"])
+    assert made.exit_code == 0, made.output
+    assert (home / "views" / row["run_id"] / "ledger.parquet").is_file()
     refused = call("slice", row["run_id"], "--module", "down", "-o", str(tmp_path / "no.json.gz"))
     assert refused.exit_code == 2
     assert "no module names: profile with with_stack=True" in refused.output

@@ -39,7 +39,7 @@ COLUMNS = {
     ],
     "collectives": ["collective", "kernel", "dtype", "num_ranks", "message_mib", "num_calls", "step_ms", "bus_gbs"],
 }
-MORE = {"summary", "waterfall", "part_matrix"}
+MORE = {"summary", "waterfall", "part_matrix", "place_of", "parts_and_roofline"}
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +57,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
         root, "two-steps", attributed(step(0, 50), step(50, 90), kernel("gemm", 10, 30), kernel("gemm", 60, 80))
     )
     write_run(root, run_id="old")
-    later = write_run(root, run_id="later")
-    (root / ".views" / "later").mkdir(parents=True)
-    write_views(in_unet(), root / ".views" / "later")
-    for file in (root / ".views" / "later" / "views").iterdir():
-        file.rename(root / ".views" / "later" / file.name)
     future = write_traced_run(root, "future", in_unet())
     summary = json.loads((future / "views" / "summary.json").read_text())
     (future / "views" / "summary.json").write_text(json.dumps(summary | {"version": 99}))
-    assert later.is_dir()
     sync([root], home / "index.duckdb")
     return home / "index.duckdb"
 
@@ -155,8 +149,15 @@ def test_a_run_without_views_has_no_summary_and_neither_has_one_of_a_newer_versi
     assert views.phase_parts("future", database=index).empty
 
 
-def test_views_that_were_made_later_lie_beside_the_run_folder(index: Path) -> None:
-    assert views.phase_parts("later", database=index)["step_ms"].sum() == pytest.approx(0.2)
+def test_views_that_were_made_later_lie_in_the_home(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STEPLENS_HOME", str(tmp_path))
+    write_views(in_unet(), tmp_path)
+    (tmp_path / "views").rename(tmp_path / "made")
+    (tmp_path / "views").mkdir()
+    (tmp_path / "made").rename(tmp_path / "views" / "old")
+    assert views.phase_parts("old", database=index)["step_ms"].sum() == pytest.approx(0.2)
 
 
 def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
