@@ -16,7 +16,7 @@ from profiler.subject import Subject
 from profiler.workload import Workload
 from tests.support.unets import workload
 
-FILES = {"record.json", "kernels.parquet", "ops.parquet", "memory.parquet", "alive.parquet"}
+FILES = {"record.json", "kernels.parquet", "ops.parquet", "memory.parquet", "alive.parquet", "views"}
 ON_A_GPU_ONLY = {
     "host_enqueue_ms", "gpu_busy_ms", "gpu_busy_share", "peak_reserved_gib", "peak_device_gib", "datasheet_tflops",
     "mfu", "step_energy_j", "sample_energy_j", "mean_power_w", "mean_sm_clock_mhz", "max_temperature_c", "loss_scale",
