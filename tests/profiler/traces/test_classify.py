@@ -53,7 +53,8 @@ def test_a_kernel_has_its_category(name: str, operator: str | None, category: st
 
 
 def test_the_200_largest_kernels_of_the_recorded_studies_have_their_class() -> None:
-    """Labelled by hand, over 42 runs on an H200; names are cut after 180 characters."""
+    """From 42 runs on an H200; labels as first classified, then read through one by one, so that this guards against
+    regressions rather than measuring accuracy. Names are cut after 180 characters."""
     lines = (GOLDEN / "kernel_classes.tsv").read_text(encoding="utf-8").splitlines()[1:]
     rows = [line.split("\t") for line in lines]
     wrong = {
