@@ -97,7 +97,20 @@ def rank(seen: Seen, siblings: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
     """The candidates that are worth a sentence; siblings: the run and its step_ms by combo_key."""
     rows = [_row(one, seen, siblings) for one in _candidates(seen)]
     kept = [row for row in rows if row["share"] >= LEAST_SHARE]
-    return _frame(sorted(kept, key=lambda row: -row["saves_ms"]))
+    return _frame(_folded(sorted(kept, key=lambda row: -row["saves_ms"])))
+
+
+def _folded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each remedy once, with the most that it could win: what else it is good for stands beside it, and may overlap."""
+    first: dict[str, dict[str, Any]] = {}
+    others: dict[str, list[str]] = {}
+    for row in rows:
+        if first.setdefault(row["remedy"], row) is not row:
+            said = f"{row['what'][0].lower()}{row['what'][1:]} ({row['most_ms']:.3g} ms)"
+            others.setdefault(row["remedy"], []).append(said)
+    for remedy, words in others.items():
+        first[remedy]["why"] += f". The same helps here: {', '.join(words)}"
+    return list(first.values())
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -112,7 +125,7 @@ def _row(one: Candidate, seen: Seen, siblings: Mapping[str, tuple[str, float]]) 
         "why": one.why,
         "run_id": None,
     }
-    row["remedy"] = one.otherwise
+    row |= {"remedy": one.otherwise, "most_ms": one.most_ms}
     if seen.record.combo is None and one.choices:  # a foreign trace: nobody knows what has been chosen
         row["remedy"] = _words(one.choices[0])
     for choice, combo in _allowed(one, seen.record):
@@ -162,6 +175,8 @@ def _launches(seen: Seen) -> Iterator[Candidate]:
     statistics = seen.summary["launches"] or {}
     count = statistics.get("num_launches", 0) / seen.summary["num_steps"]
     told = f", {count:,.0f} launches per step" if count else ""
+    if seen.record.imported is not None:
+        told += "; a part of that is the profiler's own slowdown"
     yield Candidate(
         what="The GPU waits for the host",
         most_ms=seen.idle("host", "queue"),

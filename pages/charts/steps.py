@@ -13,13 +13,15 @@ ROW = 46
 
 def step_bars(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     """One stacked bar per traced step, as long as the step. rows: store.views.step_parts."""
-    title = "The traced step in parts"
+    title = "The traced step in parts" if rows["step"].nunique() < 2 else "Traced steps in parts"
     if rows.empty:
         return theme.empty(title, "This run keeps no breakdown of its trace.", dark=dark)
     shown = rows[(rows["step"] < MOST_BARS) & (rows["step_ms"] > 0)]
     steps = shown["step"].drop_duplicates().tolist()
     idle = rows.loc[rows["part"].str.startswith("idle:"), "step_ms"].sum() / rows["step_ms"].sum()
-    said = f"They add up to its wall time; {readable.percent(1 - idle)} of it is work"
+    said = f"They add up to the wall time; {readable.percent(1 - idle)} of it is work"
+    if rows["step"].nunique() > MOST_BARS:
+        said = f"The first {MOST_BARS} of {rows['step'].nunique()} steps. {said}"
     figure = theme.titled(title, said, dark=dark, height=186 + ROW * len(steps))
     for name in _in_order(shown["part"]):
         own = shown[shown["part"] == name]
@@ -51,7 +53,7 @@ def look(name: str, dark: bool) -> dict[str, object]:
     ink = theme.ink(dark)
     marker: dict[str, object] = {"color": palette.part(name), "line": {"width": 0.6, "color": ink.background}}
     if name.startswith("idle:"):
-        marker["pattern"] = {"shape": "/", "size": 6, "solidity": 0.3, "fillmode": "overlay", "fgcolor": ink.background}
+        marker["pattern"] = {"shape": "/", "size": 6, "solidity": 0.2, "fillmode": "overlay", "fgcolor": ink.background}
     return marker
 
 

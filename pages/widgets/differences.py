@@ -36,7 +36,10 @@ def show_differences_in_time(runs: pd.DataFrame, baseline: str, run_ids: tuple[s
     rows = data.read(views.waterfall, baseline, after, kind)
     figure = differences.waterfall(rows, before=labels[baseline], after=labels[after], dark=is_dark())
     show_chart(figure, rows, key="compare_waterfall", name=f"waterfall-{kind}")
-    st.caption("A traced step is slower than a timed one, mostly in its host part; ratios above are of timed steps.")
+    st.caption(
+        "A traced step is slower than a timed one, mostly in its host part; the ratios above are of timed steps "
+        "where there are any."
+    )
     matrix = data.read(views.part_matrix, tuple(known))
     figure = differences.part_matrix(matrix, {run_id: labels[run_id] for run_id in known}, dark=is_dark())
     show_chart(figure, matrix, key="compare_matrix", name="parts-of-runs")

@@ -79,6 +79,13 @@ def test_a_step_is_as_long_as_its_parts_and_idle_time_is_hatched(rows: dict[str,
     assert hatched == {bar.name for bar in figure.data if bar.name.startswith("idle:")} != set()
 
 
+def test_of_many_steps_the_first_are_drawn_and_the_number_is_told(rows: dict[str, pd.DataFrame]) -> None:
+    many = pd.concat([rows["step_bars"].assign(step=step) for step in range(20)], ignore_index=True)
+    figure = steps.step_bars(many)
+    assert "The first 8 of 20 steps" in figure.layout.title.subtitle.text
+    assert set(figure.data[0].y) == set(range(8))
+
+
 def test_an_icicle_holds_every_module_once_and_no_child_is_wider(rows: dict[str, pd.DataFrame]) -> None:
     (icicle,) = network.icicle(rows["icicle"]).data
     width = dict(zip(icicle.ids, icicle.values, strict=True))

@@ -1,7 +1,9 @@
 """On a GPU: real traced steps, eager and with CUDA graphs, through every view."""
 
+import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from profiler.combo import Combo
@@ -16,6 +18,7 @@ from profiler.traces.launches import launch_statistics
 from profiler.traces.operators import kernel_summary, operator_table
 from profiler.traces.roofline import roofline
 from profiler.traces.unet import attention_by_resolution, blocks, module_tree
+from profiler.traces.views import write_views
 from tests.support.unets import subject, trace, workload
 
 pytestmark = pytest.mark.gpu
@@ -64,3 +67,18 @@ def test_every_view_takes_a_replayed_graph(tmp_path: Path) -> None:
     assert statistics.num_in_graphs > 0.8 * statistics.num_kernels
     for view in (operator_table, kernel_summary, roofline, module_tree, attention_by_resolution, blocks, critical_path):
         assert view(found).num_columns > 3
+
+
+def test_a_run_folder_keeps_a_gpu_steps_views(tmp_path: Path) -> None:
+    made, _ = subject(workload(mode="train", device="cuda"), Combo(attention="sdpa", precision="bf16_amp"))
+    write_views(trace(made, tmp_path).attribution, tmp_path)
+    summary = json.loads((tmp_path / "views" / "summary.json").read_text())
+    rows = {path.stem: pq.read_table(path).to_pylist() for path in (tmp_path / "views").glob("*.parquet")}
+    assert sum(row["duration_ns"] for row in rows["ledger"]) == summary["wall_ns"]
+    assert sum(row["duration_ns"] for row in rows["critical_path"]) == summary["wall_ns"]
+    assert (summary["on_gpu"], summary["knows_modules"]) == (True, True)
+    assert summary["launches"]["num_launches"] > 0.9 * summary["launches"]["num_kernels"]
+    assert {row["block"] for row in rows["ledger"]} >= {"down.0", "up.1", "conv_in"}
+    assert all(row["grid"] and row["block"] for row in rows["kernel_kinds"] if row["category"] == "conv")
+    assert any(row["flop"] for row in rows["roofline"])
+    assert rows["attention"]
