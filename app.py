@@ -14,7 +14,7 @@ st.navigation(
         st.Page("pages/overview.py", title="Overview", icon=":material/leaderboard:", default=True),
         st.Page("pages/launch.py", title="Launch", icon=":material/play_arrow:"),
         st.Page("pages/job_queue.py", title="Queue", url_path="queue", icon=":material/list:"),
-        st.Page("pages/import_trace.py", title="Import", url_path="import", icon=":material/upload_file:"),
+        st.Page("pages/imports.py", title="Import", icon=":material/upload_file:"),
         st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page("pages/run.py", title="Run", icon=":material/search:"),
     ],

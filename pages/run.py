@@ -17,29 +17,33 @@ record, row = data.read(frames.record, run_id), runs[runs["run_id"] == run_id]
 run_facts.show_title(record)
 run_facts.link_comparison(record)
 run_facts.show_outcome(record)
-if record["imported"]:
+is_foreign = record["imported"] is not None
+if is_foreign:
     imported.show_facts(record)
 if not measures.has_numbers(record):
     run_facts.show_environment(record)
     st.caption("This run ended before anything was measured, so it has no charts.")
     st.stop()
-measures.show_headlines(record)
+(imported if is_foreign else measures).show_headlines(record)
 has_views = where.show_where(run_id, row["folder"].iloc[0])
 
 with st.grid(2, min_column_width=480, gap="medium"):
     steps = data.read(frames.samples, (run_id,))
-    show_chart(samples.samples(steps, dark=is_dark()), steps, key="run_samples", name=f"step-times-{run_id}")
+    if len(steps) > 1 or not is_foreign:
+        show_chart(samples.samples(steps, dark=is_dark()), steps, key="run_samples", name=f"step-times-{run_id}")
     if not has_views:
         categories = data.read(frames.kernel_categories, (run_id,))
         figure = kernels.breakdown(categories, dark=is_dark())
         show_chart(figure, categories, key="run_categories", name=f"kernel-time-{run_id}")
-    timeline = data.read(frames.memory_timeline, run_id)
-    show_chart(
-        memory.memory_timeline(timeline, dark=is_dark()), timeline, key="run_timeline", name=f"memory-timeline-{run_id}"
-    )
-    with st.container():
-        show_chart(memory.memory_split(row, dark=is_dark()), row, key="run_memory", name=f"memory-split-{run_id}")
-        st.caption("Parts that live at different moments can add up to more than the peak.")
+    if not is_foreign:
+        timeline = data.read(frames.memory_timeline, run_id)
+        figure = memory.memory_timeline(timeline, dark=is_dark())
+        show_chart(figure, timeline, key="run_timeline", name=f"memory-timeline-{run_id}")
+        with st.container():
+            show_chart(memory.memory_split(row, dark=is_dark()), row, key="run_memory", name=f"memory-split-{run_id}")
+            st.caption("Parts that live at different moments can add up to more than the peak.")
+if is_foreign:
+    st.caption(imported.why_no_memory(record))
 
 moving, mode = run_facts.curves(record), (record["workload"] or {}).get("mode")
 if mode == "train":
@@ -62,7 +66,8 @@ ranks.show_projection(record)
 
 state = data.read(frames.telemetry, run_id)
 if state.empty:
-    st.caption("No power, clocks or temperature: NVML measures them on NVIDIA GPUs only.")
+    why = "a trace holds none" if is_foreign else "NVML measures them on NVIDIA GPUs only"
+    st.caption(f"No power, clocks or temperature: {why}.")
 else:
     show_chart(telemetry.telemetry(state, dark=is_dark()), state, key="run_telemetry", name=f"telemetry-{run_id}")
 

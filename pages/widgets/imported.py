@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.charts import readable
-from pages.widgets import data, tables
+from pages.widgets import data, measures, tables
 from runs import imports
 from runs.imports import TraceError
 from runs.job_queue import HomeError
@@ -22,6 +22,7 @@ with torch.profiler.profile(record_shapes=True, with_stack=True, schedule=torch.
 profiler.export_chrome_trace("trace.json.gz")
 ```
 """  # noqa: E501
+HEADLINES = {"step_ms": "Traced step", "gpu_busy_ms": "GPU busy", "num_kernels": "Kernels"}
 UNSAID = "the file does not say"
 
 
@@ -74,9 +75,9 @@ def show_imported(runs: pd.DataFrame, key: str) -> None:
         st.caption("None yet.")
         return
     columns = {
-        "combo_label": Column.TextColumn("File", width="large"),
-        "workload_label": Column.TextColumn("Steps", width=190),
-        "gpu_name": Column.TextColumn("GPU", width=150),
+        "combo_label": Column.TextColumn("File", width=300),
+        "workload_label": Column.TextColumn("Steps", width=150),
+        "gpu_name": Column.TextColumn("GPU", width=120),
         "step_ms": Column.NumberColumn("Traced step (ms)", format="%.2f", help="With the profiler's own slowdown."),
         "gpu_busy_ms": Column.NumberColumn("GPU busy (ms)", format="%.2f"),
         "started_at": Column.DatetimeColumn("Imported (UTC)", format="D MMM YYYY, HH:mm"),
@@ -100,26 +101,42 @@ def show_how_to() -> None:
 
 
 def show_facts(record: dict[str, Any]) -> None:
-    """What the file says of itself, and why some views have nothing to show."""
+    """What the file says of itself; what was lost, repaired or left out; and which views it cannot fill, and why."""
     facts = record["imported"]
     st.info(
-        "This run is an imported trace: nobody knows with which choices, model and batch it was made, so it has no "
-        "speedup and no error. Its times are those of traced steps, with the profiler's own slowdown.",
+        "An imported trace: nobody knows with which choices, model and batch it was made, so it has no speedup and no "
+        "error. Its times are those of traced steps, with the profiler's own slowdown.",
         icon=":material/upload_file:",
     )
     said = {
-        "File": facts["file_name"],
-        "Size": f"{facts['num_bytes'] / 2**20:,.1f} MiB, {facts['num_events']:,} events",
-        "Marked steps": str(facts["num_steps"] or "none: the whole trace counts as one"),
+        "size": f"{facts['num_bytes'] / 2**20:,.1f} MiB, {facts['num_events']:,} events",
+        "marked steps": str(facts["num_steps"] or "none, the whole trace counts as one"),
         "GPU": facts["device_name"],
-        "Rank": None if facts["rank"] is None else f"{facts['rank']} of {facts['world_size'] or '?'}",
-        "Versions": ", ".join(f"{name} {value}" for name, value in facts["versions"].items()) or None,
+        "rank": None if facts["rank"] is None else f"{facts['rank']} of {facts['world_size'] or '?'}",
+        "versions": ", ".join(f"{name} {value}" for name, value in facts["versions"].items()) or None,
         "SHA-256": facts["sha256"],
     }
-    rows = pd.DataFrame({"what": list(said), "value": [value or UNSAID for value in said.values()]})
-    columns = {"what": Column.TextColumn("What", width=130), "value": Column.TextColumn("In the file", width="large")}
-    st.dataframe(rows, hide_index=True, column_config=columns, height=tables.fit(rows))
-    if facts["why_empty"]:
-        empty = pd.DataFrame({"view": list(facts["why_empty"]), "why": list(facts["why_empty"].values())})
-        columns = {"view": Column.TextColumn("Not shown", width=130), "why": Column.TextColumn("Why", width="large")}
-        st.dataframe(empty, hide_index=True, column_config=columns, height=tables.fit(empty))
+    rows = [("says", what, value or UNSAID) for what, value in said.items()]
+    rows += [("note", "", note) for note in record["notes"]]
+    rows += [("cannot show", view, why) for view, why in facts["why_empty"].items()]
+    with st.expander(f"The trace: {len(record['notes'])} notes, {len(facts['why_empty'])} views that it cannot fill"):
+        columns = {"kind": Column.TextColumn("It", width=90), "what": Column.TextColumn("What", width=120)}
+        columns["value"] = Column.TextColumn("In words", width="large")
+        table = pd.DataFrame(rows, columns=list(columns))
+        st.dataframe(table, hide_index=True, column_config=columns, height=tables.fit(table, most=24))
+
+
+def show_headlines(record: dict[str, Any]) -> None:
+    """The few numbers that a trace alone can give."""
+    with st.grid(3, min_column_width=165):
+        for name, title in HEADLINES.items():
+            value = readable.metric(name, record["metrics"][name])
+            with st.container(border=True, height="stretch", gap="xsmall"):
+                st.metric(title, f"{value} ms" if name.endswith("_ms") and value != readable.UNKNOWN else value)
+                st.caption(measures.why_unknown(name, record) or "per traced step")
+
+
+def why_no_memory(record: dict[str, Any]) -> str:
+    """Why an imported trace has no memory charts."""
+    reason = record["imported"]["why_empty"].get("memory", "a foreign trace does not say what its allocations hold")
+    return f"No memory over the step: {reason}."

@@ -60,7 +60,7 @@ def show_outcome(record: dict[str, Any]) -> None:
             st.code(record["traceback"], language="python")
     if record["contaminated"]:
         st.warning("Another process used the device meanwhile: these numbers are not to be trusted.")
-    for note in record["notes"]:
+    for note in () if record["imported"] else record["notes"]:  # those of a trace stand with its other facts
         st.caption(f":material/info: {readable.escaped(note)}")
 
 

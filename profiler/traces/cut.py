@@ -29,6 +29,11 @@ class Cut:
     correlations: frozenset[int]
     host_threads: frozenset[Thread] = field(default_factory=frozenset)
 
+    @property
+    def window(self) -> tuple[int, int]:
+        """All of the slice lies in it."""
+        return min(self.step[0], self.device[0]), max(self.step[1], self.device[1])
+
     def is_inside(self, thread: Thread, start: int, end: int) -> bool:
         """Whether [start, end] of a thread lies in the slice."""
         if not (self.step[0] <= start and end <= self.step[1]):

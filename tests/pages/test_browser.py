@@ -1,5 +1,6 @@
 """The real app in a real browser: it starts, every page draws, links open what they name, charts can be saved."""
 
+import gzip
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +13,12 @@ from playwright.sync_api import Page, expect
 
 from pages.charts.export import find_browser
 from profiler.machine import Machine
+from profiler.traces.read import read_trace
 from runs.machine_file import OPTIONAL_PACKAGES, write_machine
 from runs.processes import boot_id
 from tests.support.live_app import local_page, opened, running_app
 from tests.support.run_folders import FIXTURE_CPU, write_ladder
+from tests.support.traces import SDPA
 
 PORT = 8599
 URL = f"http://127.0.0.1:{PORT}"
@@ -55,6 +58,7 @@ def test_navigation_reaches_every_page(page: Page) -> None:
     for name, landmark in {
         "Launch": "What to run",
         "Queue": "One job runs at a time",
+        "Import": "Imported so far",
         "Compare": "All metrics",
         "Run": "All numbers",
         "Overview": "Fastest faithful",
@@ -96,6 +100,21 @@ def test_a_chart_can_be_saved_in_every_form(page: Page, tmp_path: Path) -> None:
         assert path.name == f"speedup-ladder.{kind.lower()}"
         assert path.read_bytes().lstrip().startswith(magic)
     assert len(pd.read_csv(tmp_path / "speedup-ladder.csv")) == 10
+
+
+def test_a_dropped_trace_becomes_a_run_and_gives_a_slice(page: Page, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.json"
+    plain.write_bytes(gzip.decompress(SDPA.read_bytes()))  # more than the server's own limit of 1 MB
+    opened(page, URL + "/imports")
+    page.set_input_files("input[type=file]", plain)
+    page.get_by_role("link", name="Open it").click()
+    expect(page.get_by_text("An imported trace").first).to_be_visible()
+    page.get_by_role("button", name="Download a slice").click()
+    page.get_by_role("button", name="Make the slice").click()
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Save it").click()
+    saving.value.save_as(tmp_path / "slice.json.gz")
+    assert len(read_trace(tmp_path / "slice.json.gz").device) == 1176
 
 
 def test_charts_follow_the_theme(page: Page) -> None:
