@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
-from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
 from profiler.combo import BASELINE, Combo
@@ -109,8 +108,6 @@ def open_page() -> Callable[..., AppTest]:
 
     def opened(page: str, **query: str | list[str]) -> AppTest:
         app = AppTest.from_file(str(APP), default_timeout=30)
-        if PagesManager.uses_pages_directory is not False:  # the first page of this process: see pages/__init__.py
-            app.run()
         for name, value in query.items():
             app.query_params[name] = value
         if page != "overview":

@@ -16,6 +16,7 @@ Make = Callable[[str], Path]
 
 def test_dropped_files_become_runs_or_say_why_not(make_home: Make, open_page: Open, tmp_path: Path) -> None:
     home = make_home("empty")
+    open_page("overview")  # the first page that a process draws: see pages/__init__.py
     app = open_page("imports")
     assert "None yet" in words(app)
     pickled = NO_TRACES["pickle"][0](tmp_path / "trap")
