@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from profiler import dropout, zoo
-from profiler.combo import BASELINE, Combo, choices, why_not
+from profiler.combo import BASELINE, Combo, choices
 from profiler.environment import probe
 from profiler.joined import named_gradients
 from profiler.machine import Machine
@@ -36,6 +36,7 @@ from profiler.record import write_json
 from profiler.replay import Replay
 from profiler.steps import forward_and_backward, make_step, no_phase, num_own
 from profiler.subject import Inputs, Subject, UNet, cast_inputs, make_inputs, resolve_resolution
+from profiler.why_not import why_not
 from profiler.workload import Workload
 
 GRADIENT_SAMPLE = 16_384

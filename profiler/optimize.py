@@ -17,13 +17,14 @@ import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from torch import Tensor
 
-from profiler.combo import FAMILIES, Combo, choices, why_not
+from profiler.combo import FAMILIES, Combo, choices
 from profiler.environment import probe
 from profiler.flops import to_meta
 from profiler.optims import FAMILY
 from profiler.optims.precision import WEIGHTS
 from profiler.record import Evidence
 from profiler.subject import Subject, UNet
+from profiler.why_not import why_not
 from profiler.workload import DEVICES, Workload
 
 # What belongs to the loop round the UNet, and how the loop gets it.

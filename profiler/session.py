@@ -32,7 +32,7 @@ from profiler import (
     zoo,
 )
 from profiler.clock import Clock, clock_for
-from profiler.combo import Combo, why_not
+from profiler.combo import Combo
 from profiler.devices import datasheet_tflops, matmul_ceiling_tflops
 from profiler.environment import git_commit, probe, result_variables
 from profiler.flops import forward_flop_per_sample, step_flop
@@ -51,6 +51,7 @@ from profiler.subject import (
     resolve_resolution,
     zoo_note,
 )
+from profiler.why_not import why_not
 from profiler.workload import Workload
 
 Progress = Callable[[str, str], None]  # stage, detail

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from profiler.combo import why_not
 from profiler.record import Status, write_json
+from profiler.why_not import why_not
 from runs import launchers, queue_folder
 from runs.death import explain_death, failure_of_rank
 from runs.job import Job, retry_job, run_folder

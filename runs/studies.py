@@ -17,8 +17,9 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Final
 
-from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices, name_choice, why_not
+from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices, name_choice
 from profiler.machine import Machine
+from profiler.why_not import why_not
 from profiler.workload import ZOO, Workload
 from runs.rungs import REPEAT, Ladder, Options, Rung, checked_families
 

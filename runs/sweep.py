@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
-from profiler.combo import BASELINE, Combo, why_not
+from profiler.combo import BASELINE, Combo
 from profiler.machine import Machine
 from profiler.record import SweepPlace
+from profiler.why_not import why_not
 from profiler.workload import Workload
 from runs import studies
 from runs.estimate import Durations, estimate_s, is_rough

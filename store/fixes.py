@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from profiler.combo import Combo, choices, why_not
+from profiler.combo import Combo, choices
 from profiler.record import Record
+from profiler.why_not import why_not
 from store import db, views
 from store.db import StoreError
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = ("app", "pages", "store", "runs", "profiler")
-SHARED = {f"profiler.{name}" for name in ("combo", "machine", "record", "workload")}
+SHARED = {f"profiler.{name}" for name in ("combo", "machine", "record", "why_not", "workload")}
 FOR_PAGES = {"runs.job", "runs.job_queue", "runs.sweep", "runs.imports", "runs.slices", "runs.trace_views"}
 TORCH = ("torch", "diffusers", "xformers", "flash_attn", "torchao")
 

@@ -10,8 +10,9 @@ import pytest
 
 from pages.widgets import form
 from profiler import session
-from profiler.combo import FAMILIES, Combo, applies, choices, why_not
+from profiler.combo import FAMILIES, Combo, applies, choices
 from profiler.machine import Machine
+from profiler.why_not import why_not
 from profiler.workload import DEVICES, MODES, Workload
 from runs.machine_file import OPTIONAL_PACKAGES
 from runs.sweep import Options, expand

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pandas as pd
 import streamlit as st
 
-from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices, why_not
+from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices
 from profiler.machine import Machine
+from profiler.why_not import why_not
 from profiler.workload import ZOO, Workload
 
 HINTS = get_type_hints(Workload)

@@ -18,12 +18,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from profiler import measure, zoo
 from profiler.clock import clock_for
-from profiler.combo import Combo, why_not
+from profiler.combo import Combo
 from profiler.environment import probe
 from profiler.optimize import optimize
 from profiler.optims.precision import set_fp32_mode
 from profiler.steps import make_step
 from profiler.subject import Subject, UNet, cast_inputs, make_inputs
+from profiler.why_not import why_not
 from profiler.workload import Workload
 
 ROUNDS = 9

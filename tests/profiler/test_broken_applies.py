@@ -16,7 +16,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from profiler import numerics
-from profiler.combo import Combo, choices, why_not
+from profiler.combo import Combo, choices
 from profiler.environment import probe
 from profiler.joined import join
 from profiler.optims import FAMILY
@@ -25,6 +25,7 @@ from profiler.optims.optimizer import LEARNING_RATE
 from profiler.record import Record
 from profiler.session import profile
 from profiler.subject import NotApplicable, Subject
+from profiler.why_not import why_not
 from profiler.workload import Workload
 from tests.support.run_folders import FIXTURE_CPU
 from tests.support.unets import subject, workload

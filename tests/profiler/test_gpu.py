@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from profiler import numerics, tracing
-from profiler.combo import Combo, choices, why_not
+from profiler.combo import Combo, choices
 from profiler.environment import probe
 from profiler.optims import attention
 from profiler.optims.attention_kernels import Kernel, load
@@ -16,6 +16,7 @@ from profiler.optims.precision import TF32_KERNELS
 from profiler.session import profile
 from profiler.steps import make_step, no_phase
 from profiler.verify import count, observed_attention, verify
+from profiler.why_not import why_not
 from profiler.workload import Workload
 from tests.support.unets import collect, errors, inputs_of, of, subject, trace, workload
 

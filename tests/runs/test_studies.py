@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices, why_not
+from profiler.combo import BASELINE, FAMILIES, Combo, applies, choices
 from profiler.machine import Machine
 from profiler.record import Record
+from profiler.why_not import why_not
 from profiler.workload import ZOO, Workload
 from runs import studies
 from runs.fit import why_too_large

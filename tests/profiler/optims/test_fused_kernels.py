@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from profiler import numerics
-from profiler.combo import Combo, why_not
+from profiler.combo import Combo
 from profiler.environment import probe
 from profiler.optims import FAMILY, fusion
 from profiler.record import Record
 from profiler.session import profile
 from profiler.subject import Subject
 from profiler.verify import verify
+from profiler.why_not import why_not
 from profiler.workload import Workload
 from tests.support.unets import conditional_unet, errors, inputs_of, of, subject, trace, workload
 

@@ -9,13 +9,14 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
 from profiler import memory
-from profiler.combo import Combo, why_not
+from profiler.combo import Combo
 from profiler.environment import probe
 from profiler.joined import is_joined
 from profiler.optimize import optimize
 from profiler.optims import fusion
 from profiler.subject import NotApplicable, Subject, UNet
 from profiler.verify import verify
+from profiler.why_not import why_not
 from profiler.zoo import build
 from tests.support.unets import (
     FACTORIES,

@@ -4,9 +4,10 @@ import importlib
 
 import pytest
 
-from profiler.combo import FAMILIES, Combo, applies, choices, why_not
+from profiler.combo import FAMILIES, Combo, applies, choices
 from profiler.environment import probe
 from profiler.optims import FAMILY
+from profiler.why_not import why_not
 from tests.support.unets import FACTORIES, errors, subject, workload
 
 EAGER = [name for name in FAMILY if name != "compilation"]  # it has slow tests of its own
