@@ -3,7 +3,9 @@
 import gzip
 import io
 import json
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,14 @@ def test_a_worker_that_takes_too_long_is_ended(home: Path) -> None:
     with pytest.raises(TraceError, match=r"took more than 0.05 s: profile fewer steps"):
         import_file(SDPA, home=home, limits=Limits(timeout_s=0.05))
     assert left_over(home) == []
+
+
+def test_what_a_killed_import_left_is_gone_a_day_later(home: Path) -> None:
+    for name, age_s in (("old", 90_000), ("under_way", 60)):
+        (home / "imports" / name).mkdir(parents=True)
+        os.utime(home / "imports" / name, (time.time() - age_s,) * 2)
+    import_file(SDPA, home=home)
+    assert [path.name for path in (home / "imports").iterdir()] == ["under_way"]
 
 
 def test_no_name_of_an_upload_leads_out_of_the_home(home: Path) -> None:

@@ -99,7 +99,11 @@ def test_a_slice_of_a_recorded_step_reads_as_the_step_did(trace: Path, tmp_path:
     assert kernels_of(part).to_pylist() == of_step.to_pylist()
     assert len(part.trace.ops) == (whole.op_step == 0).sum()
     assert part.trace.device_name == whole.trace.device_name
-    assert {row["ph"] for row in events_of(output)} <= {"X", "i", "M", "s", "f", "C"}
+    events = events_of(output)
+    assert {row["ph"] for row in events} <= {"X", "i", "M", "s", "f", "C"}
+    assert all({"name", "pid", "tid", "ts", "dur"} <= row.keys() for row in events if row["ph"] == "X")  # for Perfetto
+    ends = Counter((row["cat"], row["id"], row["ph"]) for row in events if row["ph"] in "sf")
+    assert {(*key[:2], "f") for key in ends} == {key for key in ends if key[2] == "f"}
 
 
 def test_torch_tb_profiler_opens_a_slice(tmp_path: Path) -> None:
