@@ -199,7 +199,7 @@ def _attention(seen: Seen) -> Iterator[Candidate]:
     yield Candidate(
         what="Attention writes all scores to memory",
         most_ms=min(seen.part("attention") + products, seen.part("attention", "gemm")),
-        why="attention=math computes softmax and two batched products one after the other",
+        why="softmax and two batched products run one after the other (attention=math)",
         choices=({"attention": "sdpa"}, {"attention": "flex"}),
         otherwise="use a fused attention kernel (scaled_dot_product_attention)",
     )

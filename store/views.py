@@ -47,6 +47,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
         **dict.fromkeys(("resolution", "phase"), _TEXT),
         **dict.fromkeys(("query_tokens", "key_tokens", "num_heads", "head_dim", "num_calls", "duration_ns"), _WHOLE),
     },
+    "forwards": dict.fromkeys(("step", "forward", "busy_ns"), _WHOLE),
     "collectives": {
         **dict.fromkeys(("collective", "kernel", "dtype"), _TEXT),
         **dict.fromkeys(("num_ranks", "message_bytes", "num_calls", "total_ns"), _WHOLE),
@@ -54,7 +55,7 @@ SCHEMAS: dict[str, dict[str, pa.DataType]] = {
     },
 }
 
-_ONE_STEP = ("ledger", "steps", "critical_path")  # the others hold all steps
+_AS_THEY_ARE = ("ledger", "steps", "critical_path", "forwards")  # the others are divided by the number of steps
 
 
 def summary(run_id: str, *, database: Path | None = None) -> dict[str, Any] | None:
@@ -72,13 +73,13 @@ def phase_parts(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     return _query(run_id, "ledger", "phase_parts", database)
 
 
-def modules(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
+def modules(run_id: str, phase: str | None = None, *, database: Path | None = None) -> pd.DataFrame:
     """One row per module: own time and time with the modules inside of it, and the module around it.
 
-    The root is the whole step: beside the model it holds what no module did (optimizer, idle).
+    The root is the whole step (or one phase of it): beside the model it holds what no module did (optimizer, idle).
     """
     with db.scratch() as connection:
-        rows = db.query(connection, "module_times", {"ledger": _rows(_place(run_id, database), "ledger")})
+        rows = db.query(connection, "module_times", {"ledger": _rows(_place(run_id, database), "ledger")}, phase=phase)
     return module_tree.module_tree(rows)
 
 
@@ -117,6 +118,11 @@ def attention(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     return _query(run_id, "attention", "attention_shapes", database)
 
 
+def forwards(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
+    """One row per traced step and forward of it: a sampling loop's denoising steps."""
+    return _query(run_id, "forwards", "forwards", database)
+
+
 def collectives(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     """One row per collective, type and size."""
     return _query(run_id, "collectives", "collectives", database)
@@ -147,7 +153,7 @@ def part_matrix(run_ids: Sequence[str], *, database: Path | None = None) -> pd.D
 
 def _query(run_id: str, table: str, query: str, database: Path | None) -> pd.DataFrame:
     place = _place(run_id, database)
-    per_step = {} if table in _ONE_STEP else {"num_steps": (_summary(place) or {}).get("num_steps", 1)}
+    per_step = {} if table in _AS_THEY_ARE else {"num_steps": (_summary(place) or {}).get("num_steps", 1)}
     with db.scratch() as connection:
         return db.query(connection, query, {table: _rows(place, table)}, **per_step)
 

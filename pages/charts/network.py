@@ -103,6 +103,24 @@ def _without_thin(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows[~thin], rest], ignore_index=True)
 
 
+def forward_bars(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
+    """The device's work from one forward of a sampling loop to the next. rows: store.views.forwards."""
+    title = "Work by denoising step"
+    first = rows[rows["step"] == rows["step"].min()]
+    if len(first) < 2:
+        return theme.empty(title, "The traced step holds one forward.", dark=dark)
+    figure = theme.titled(title, "Device time from one forward's launches to the next's", dark=dark, height=300)
+    figure.add_bar(
+        x=(first["forward"] + 1).tolist(),
+        y=first["busy_ms"].tolist(),
+        marker={"color": palette.SERIES[0]},
+        hovertemplate="forward %{x}<br>%{y:.3f} ms<extra></extra>",
+    )
+    figure.update_xaxes(title_text="Forward of the loop")
+    figure.update_yaxes(title_text="Busy (ms)", rangemode="tozero")
+    return figure
+
+
 def attention_bars(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     """One bar per attention shape, stacked by phase. rows: store.views.attention."""
     title = "Attention by resolution"

@@ -16,7 +16,7 @@ Summary = dict[str, Any]
 
 def show_modules(run_id: str, summary: Summary) -> None:
     """The module tree, the UNet's blocks, attention by resolution."""
-    tree = data.read(views.modules, run_id)
+    tree = data.read(views.modules, run_id, _choose_phase(run_id) if summary["knows_modules"] else None)
     show_chart(network.icicle(tree, dark=is_dark()), tree, key="run_modules", name=f"modules-{run_id}")
     if not summary["knows_modules"]:
         st.caption(why_empty(summary, "modules", "Most of this trace's work has no module."))
@@ -25,6 +25,20 @@ def show_modules(run_id: str, summary: Summary) -> None:
         show_chart(network.block_bars(blocks, dark=is_dark()), blocks, key="run_blocks", name=f"blocks-{run_id}")
         shapes = data.read(views.attention, run_id)
         show_chart(network.attention_bars(shapes, dark=is_dark()), shapes, key="run_attention", name=f"attn-{run_id}")
+    forwards = data.read(views.forwards, run_id)
+    if len(forwards) > summary["num_steps"]:
+        figure = network.forward_bars(forwards, dark=is_dark())
+        show_chart(figure, forwards, key="run_forwards", name=f"denoising-steps-{run_id}")
+
+
+def _choose_phase(run_id: str) -> str | None:
+    """One phase for the module tree, where the step has several with modules; None is all."""
+    phases = data.read(views.phase_parts, run_id)["phase"].dropna().unique().tolist()
+    phases = [phase for phase in phases if phase != "optimizer"]
+    if len(phases) < 2:
+        return None
+    chosen = st.segmented_control("Phase", ["all", *phases], default="all", required=True, key="run_phase")
+    return None if chosen == "all" else str(chosen)
 
 
 def show_kernels(run_id: str, summary: Summary) -> None:

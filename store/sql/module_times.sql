@@ -1,4 +1,4 @@
--- One row per module of one step, and one for each part (or phase) of the time that no module had.
+-- One row per module of one step (of phase $phase unless that is null), and one per phase of what no module did.
 SELECT
     CASE
         WHEN module IS NOT NULL THEN module
@@ -9,5 +9,6 @@ SELECT
     sum(duration_ns) / 1e6 AS self_ms,
     sum(num_pieces)::BIGINT AS num_pieces
 FROM ledger
+WHERE $phase::VARCHAR IS NULL OR phase = $phase
 GROUP BY ALL
 ORDER BY self_ms DESC, module

@@ -37,6 +37,7 @@ COLUMNS = {
         *("resolution", "kind", "query_tokens", "key_tokens", "num_heads", "head_dim", "phase", "num_calls", "step_ms"),
         "share",
     ],
+    "forwards": ["step", "forward", "busy_ms"],
     "collectives": ["collective", "kernel", "dtype", "num_ranks", "message_mib", "num_calls", "step_ms", "bus_gbs"],
 }
 MORE = {"summary", "waterfall", "part_matrix", "place_of", "parts_and_roofline"}
@@ -109,6 +110,17 @@ def test_modules_are_a_tree_by_qualified_name(index: Path) -> None:
     assert tree.loc["step|model|down_blocks|0", "label"] == "down_blocks.0"
     assert tree.loc["step|optimizer, no module", "total_ms"] == pytest.approx(0.007)
     assert set(tree["parent"]) - {""} <= set(tree.index)
+
+
+def test_the_tree_of_one_phase_holds_that_phase_alone(index: Path) -> None:
+    phases = views.phase_parts("train", database=index).groupby("phase")["step_ms"].sum()
+    for phase, step_ms in phases.items():
+        assert views.modules("train", phase, database=index)["total_ms"].iloc[0] == pytest.approx(step_ms)
+
+
+def test_forwards_of_a_step_are_its_denoising_steps(index: Path) -> None:
+    rows = views.forwards("unet", database=index)
+    assert rows["busy_ms"].sum() == pytest.approx(0.052)
 
 
 def test_blocks_stand_in_the_order_of_the_network(index: Path) -> None:
