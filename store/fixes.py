@@ -4,8 +4,8 @@ A part is ranked by what its remedy can win, not by its size: convolutions at th
 run of the same workload, device and boot differs in the remedy alone, its measured gain takes the place of the bound.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,61 +16,13 @@ from profiler.record import Record
 from profiler.why_not import why_not
 from store import db, views
 from store.db import StoreError
+from store.remedies import Candidate, Seen, candidates
 
 LEAST_SHARE = 0.01  # of the step: less is not worth a sentence
 COLUMNS = {
     "what": "str", "saves_ms": "float64", "share": "float64", "is_measured": "boolean", "why": "str", "remedy": "str",
     "run_id": "str",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What is known of a run. Times in milliseconds per step."""
-
-    record: Record
-    summary: dict[str, Any]
-    parts: dict[str, float]
-    phases: dict[str, float]
-    roofline: pd.DataFrame
-
-    @property
-    def wall_ms(self) -> float:
-        return float(self.summary["wall_ns"]) / 1e6
-
-    @property
-    def step_ms(self) -> float:
-        """The timed step where there is one: the profiler slows the host."""
-        return self.record.metrics.step_ms or self.wall_ms
-
-    @property
-    def idle_factor(self) -> float:
-        """How much of the traced idle time the timed step has at most: what it lasts beyond the busy time."""
-        idle = sum(ms for part, ms in self.parts.items() if part.startswith("idle:"))
-        busy = sum(self.parts.values()) - idle
-        return min(1.0, max(0.0, self.step_ms - busy) / idle) if idle else 0.0
-
-    @property
-    def busy_factor(self) -> float:
-        """On a CPU the profiler slows the operators themselves."""
-        return 1.0 if self.summary["on_gpu"] else min(1.0, self.step_ms / self.wall_ms)
-
-    def part(self, *names: str) -> float:
-        return sum(self.parts.get(name, 0.0) for name in names) * self.busy_factor
-
-    def idle(self, *reasons: str) -> float:
-        return sum(self.parts.get(f"idle: {reason}", 0.0) for reason in reasons) * self.idle_factor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A part that could go away, the choices that do it (the best first), and what to do beside choices."""
-
-    what: str
-    most_ms: float
-    why: str
-    choices: tuple[dict[str, Any], ...] = ()
-    otherwise: str = ""
 
 
 def fixes(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
@@ -96,7 +48,7 @@ def fixes(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
 
 def rank(seen: Seen, siblings: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
     """The candidates that are worth a sentence; siblings: the run and its step_ms by combo_key."""
-    rows = [_row(one, seen, siblings) for one in _candidates(seen)]
+    rows = [_row(one, seen, siblings) for one in candidates(seen)]
     kept = [row for row in rows if row["share"] >= LEAST_SHARE]
     return _frame(_folded(sorted(kept, key=lambda row: -row["saves_ms"])))
 
@@ -160,171 +112,3 @@ def _goes_on(family: str, now: str, then: str) -> bool:
     """Whether a choice is more of what its family is for, where its choices are steps of one stair."""
     order = choices(family)
     return order.index(then) > order.index(now) if family in ("compilation", "optimizer") else now != then
-
-
-def _candidates(seen: Seen) -> Iterator[Candidate]:
-    for rule in _RULES:
-        yield from rule(seen)
-
-
-def _launches(seen: Seen) -> Iterator[Candidate]:
-    if not seen.summary["on_gpu"]:
-        most = seen.idle("outside of operators")
-        why = "Python and the framework between operators"
-        yield Candidate(what="Python overhead", most_ms=most, why=why, choices=_COMPILED, otherwise=_LARGER)
-        return
-    statistics = seen.summary["launches"] or {}
-    count = statistics.get("num_launches", 0) / seen.summary["num_steps"]
-    told = f", {count:,.0f} launches per step" if count else ""
-    if seen.record.imported is not None:
-        told += "; a part of that is the profiler's own slowdown"
-    yield Candidate(
-        what="The GPU waits for the host",
-        most_ms=seen.idle("host", "queue"),
-        why=f"it is idle until Python has launched the next kernel{told}",
-        choices=({"compilation": "reduce_overhead"}, {"cuda_graphs": "whole_step"}, {"compilation": "default"}),
-        otherwise=_LARGER,
-    )
-
-
-def _waits(seen: Seen) -> Iterator[Candidate]:
-    for reason, what, why, remedy in _WAITS:
-        yield Candidate(what=what, most_ms=seen.idle(reason), why=why, otherwise=remedy)
-
-
-def _attention(seen: Seen) -> Iterator[Candidate]:
-    if seen.record.combo is None or seen.record.combo.attention != "math":
-        return
-    products = _time(seen, seen.roofline["name"].isin(("aten::bmm", "aten::baddbmm"))) * seen.busy_factor
-    yield Candidate(
-        what="Attention writes all scores to memory",
-        most_ms=min(seen.part("attention") + products, seen.part("attention", "gemm")),
-        why="softmax and two batched products run one after the other (attention=math)",
-        choices=({"attention": "sdpa"}, {"attention": "flex"}),
-        otherwise="use a fused attention kernel (scaled_dot_product_attention)",
-    )
-
-
-def _precision(seen: Seen) -> Iterator[Candidate]:
-    """Products of fp32 inputs, against what 16 bits could do on Tensor Cores."""
-    peaks, rows = seen.summary["peaks"], seen.roofline
-    products = rows[rows["flop"].notna() & (rows["dtype"] == "float")]
-    if "half" not in peaks or products.empty:
-        return
-    compute = products["flop"].astype(float) / peaks["half"] / 1e9
-    memory = products["num_bytes"].astype(float) / 2 / peaks["gbs"] / 1e6
-    floor = (compute.where(compute > memory, memory) * products["num_calls"]).sum()
-    yield Candidate(
-        what="Products in 32 bits",
-        most_ms=float(products["step_ms"].sum() - floor),
-        why=f"{len(products)} kinds of matmuls and convolutions have fp32 inputs; 16 bits run on Tensor Cores at "
-        f"{peaks['half']:,.0f} TFLOP/s against {peaks.get('fp32', 0):,.0f}",
-        choices=({"precision": "bf16"}, {"precision": "bf16_amp"}, {"precision": "fp16"}, {"precision": "tf32"}),
-        otherwise="use bf16, or autocast in training",
-    )
-
-
-def _roofs(seen: Seen) -> Iterator[Candidate]:
-    """Products in 16 or 8 bits that stay below what a large matmul of this run reached."""
-    rows, metrics = seen.roofline, seen.record.metrics
-    low = rows[rows["flop"].notna() & (rows["dtype"] != "float") & rows["roof_share"].notna()]
-    best = _REACHABLE
-    if metrics.ceiling_tflops and metrics.datasheet_tflops:
-        best = min(1.0, metrics.ceiling_tflops / metrics.datasheet_tflops)
-    for what, names, choice in _PRODUCTS:
-        own = low[low["name"].str.contains(names)]
-        if own.empty:
-            continue
-        share = 1 - own["lost_ms"].sum() / own["step_ms"].sum()
-        why = f"{own['step_ms'].sum():.3g} ms at {share:.0%} of the datasheet's roof; a large matmul reaches {best:.0%}"
-        most = float((own["step_ms"] * (1 - own["roof_share"] / best)).clip(lower=0).sum())
-        yield Candidate(what=what, most_ms=most, why=why, choices=choice, otherwise=_LARGER)
-
-
-def _layout(seen: Seen) -> Iterator[Candidate]:
-    yield Candidate(
-        what="Copies that only change layout",
-        most_ms=seen.part("layout"),
-        why="transposes, copies and concatenations compute nothing",
-        choices=({"memory_format": "channels_last"}, *_COMPILED, {"compilation": "max_autotune"}),
-        otherwise="keep one memory format through the network",
-    )
-
-
-def _memory_bound(seen: Seen) -> Iterator[Candidate]:
-    why = "norms, activations and sums read and write memory for little arithmetic"
-    compiles = seen.record.combo is not None and seen.record.combo.compiles
-    yield Candidate(
-        what="Small kernels between the products",
-        most_ms=seen.part("norm", "elementwise", "reduction"),
-        why=f"{why}, even compiled" if compiles else f"{why}; fused, most of that goes away",
-        choices=(*_COMPILED, {"fusion": "all"}, {"fusion": "norm_act"}),
-        otherwise="fuse them (torch.compile)" if not compiles else _LARGER,
-    )
-
-
-def _optimizer(seen: Seen) -> Iterator[Candidate]:
-    yield Candidate(
-        what="The optimizer's step",
-        most_ms=seen.part("optimizer"),
-        why="its floor is one pass over parameters, gradients and states",
-        choices=({"optimizer": "adamw_fused"}, {"optimizer": "adamw_foreach"}),
-        otherwise="accumulate gradients over more samples per step",
-    )
-
-
-def _recompute(seen: Seen) -> Iterator[Candidate]:
-    yield Candidate(
-        what="Forwards that run again",
-        most_ms=seen.phases.get("recompute", 0.0) * seen.busy_factor,
-        why="checkpointing pays with time for memory",
-        choices=({"checkpointing": "selective"}, {"checkpointing": "alternate"}, {"checkpointing": "none"}),
-        otherwise="checkpoint fewer blocks, if memory allows",
-    )
-
-
-def _traffic(seen: Seen) -> Iterator[Candidate]:
-    yield Candidate(
-        what="Communication that nothing hides",
-        most_ms=seen.part("communication"),
-        why="collectives during which no kernel computes",
-        otherwise="overlap it with the backward (larger buckets), or send less (fp16 gradients, fewer ranks)",
-    )
-    yield Candidate(
-        what="Copies between host and device",
-        most_ms=seen.part("memcpy"),
-        why="memcpy and memset during which no kernel computes",
-        otherwise="pin host memory, copy with non_blocking=True, keep inputs on the device",
-    )
-
-
-def _time(seen: Seen, chosen: pd.Series) -> float:
-    return float(seen.roofline.loc[chosen, "step_ms"].sum())
-
-
-_REACHABLE = 0.8  # of the datasheet, where no matmul was measured in the same run
-_PRODUCTS: tuple[tuple[str, str, tuple[dict[str, Any], ...]], ...] = (
-    ("Convolutions below their roof", "conv", ({"memory_format": "channels_last"}, {"compilation": "max_autotune"})),
-    ("Attention below its roof", "attention", ({"attention": "flash_attn_4"},)),
-    ("Matmuls below their roof", "mm|linear", ({"compilation": "max_autotune"}, {"quantization": "fp8"})),
-)
-_LARGER = "a larger batch; no choice of Steplens shortens it"
-_COMPILED = ({"compilation": "default"}, {"compilation": "regional"})
-_WAITS = (
-    (
-        "sync",
-        "The host waits for the GPU",
-        "after a wait the queue is empty, and the GPU idles until it fills again",
-        "remove .item(), .cpu(), print and copies to the host from the loop",
-    ),
-    (
-        "allocator",
-        "Memory is allocated from the driver",
-        "cudaMalloc and cudaFree stop the device",
-        "warm up, and set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True",
-    ),
-    ("data", "The data loader is late", "the GPU idles inside of the DataLoader", "more workers, or prefetch"),
-)
-_RULES: tuple[Callable[[Seen], Iterator[Candidate]], ...] = (
-    *(_launches, _waits, _attention, _precision, _roofs, _layout, _memory_bound, _optimizer, _recompute, _traffic),
-)
