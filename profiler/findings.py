@@ -129,9 +129,9 @@ def note_trace(trace: tracing.Trace, subject: Subject, found: Findings) -> None:
     found.metrics |= {"profiler_overhead": trace.step_ms / step_ms, "num_kernels": trace.num_kernels}
     found.metrics["recompute_ms"] = trace.recompute_ms
     found.notes += [f"the trace has {warning}" for warning in trace.warnings]
-    found.metrics["host_gap_ms"] = trace.host_gap_ms if subject.workload.mode == "sample" else None
     if subject.workload.device != "cuda":
         return
+    found.metrics["host_gap_ms"] = trace.host_gap_ms if subject.workload.mode == "sample" else None
     share = trace.busy_ms / step_ms
     found.metrics |= {"gpu_busy_ms": trace.busy_ms, "gpu_busy_share": share}
     found.launch_verdict = "gpu-bound" if share >= GPU_BOUND else "launch-bound"

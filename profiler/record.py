@@ -139,10 +139,10 @@ class Rank:
 
     rank: int
     step_ms: float  # median, without a profiler
-    compute_ms: float  # union of all work that is no communication
+    compute_ms: float  # union of all work that is neither communication nor a copy
     exposed_communication_ms: float  # communication while nothing was computed
     wait_ms: float | None  # the part of it before the last rank joined; None where the traces do not match
-    communicated_bytes: int  # sent by this rank per step, in a ring
+    communicated_bytes: int | None  # sent by this rank per step, in a ring; None where a message's size is unknown
     peak_allocated_gib: float | None
 
 

@@ -35,14 +35,15 @@ def rank_row(world: World, trace: Trace, timing: Timing, peak_allocated_gib: flo
     joined = messages.joined_ns(transfers, world.gather(transfers.durations))
     exposed = messages.exposed_ns(transfers.start_ns, transfers.end_ns, work)
     waited = None if joined is None else messages.exposed_ns(transfers.start_ns, joined, work)
-    sent = messages.messages_of(trace.attribution)
+    sent = [message.sent_bytes(world.size) for message in messages.messages_of(trace.attribution)]
+    sizes = [size for size in sent if size is not None]
     return Rank(
         rank=world.rank,
         step_ms=statistics.median(timing.step_ms),
         compute_ms=work.total_ns / steps / 1e6,
         exposed_communication_ms=exposed / steps / 1e6,
         wait_ms=None if waited is None else waited / steps / 1e6,
-        communicated_bytes=round(sum(message.sent_bytes(world.size) for message in sent) / steps),
+        communicated_bytes=round(sum(sizes) / steps) if len(sizes) == len(sent) else None,
         peak_allocated_gib=peak_allocated_gib,
     )
 
@@ -91,7 +92,7 @@ def project(evidence: Evidence, workload: Workload, step_ms: float, gpu_name: st
     if evidence.choice not in ("ddp", "fsdp2") or workload.world_size > 1 or link is None:
         return ()
     facts = evidence.facts
-    payload = {"ddp": (2 * facts.get("gradient_bytes", 0)), "fsdp2": facts.get("message_bytes", 0)}[evidence.choice]
+    payload = 2 * facts["gradient_bytes"] if evidence.choice == "ddp" else facts["message_bytes"]
     rows = []
     for size in PROJECTED_SIZES:
         sent = round(payload * (size - 1) / size)

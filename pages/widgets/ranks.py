@@ -38,7 +38,7 @@ def show_ranks(record: dict[str, Any]) -> None:
         return
     st.subheader("Ranks")
     rows = pd.DataFrame(record["ranks"], columns=[field.name for field in fields(Rank)])
-    rows["communicated_mb"] = rows["communicated_bytes"] / 1e6
+    rows["communicated_mb"] = rows["communicated_bytes"].astype("float64") / 1e6
     _show(rows, _RANKS)
     st.caption("Exposed communication is the part during which the rank computed nothing.")
 

@@ -28,6 +28,7 @@ from profiler import ranks
 from profiler.optims import pipeline_parallel, sharded_data_parallel, tensor_parallel
 from profiler.record import Evidence
 from profiler.sampling import guides
+from profiler.schedulers import num_forwards
 from profiler.subject import NotApplicable, Subject
 from profiler.traces.messages import Message, messages_of
 from profiler.tracing import Trace
@@ -57,7 +58,7 @@ def _cfg(subject: Subject) -> tuple[Subject, dict[str, Any]]:
     if not guides(subject):
         raise NotApplicable("parallelism=cfg: this UNet takes no condition that guidance could drop; choose none")
     parallel = replace(subject.parallel, splits_guidance=True)
-    return replace(subject, parallel=parallel), {"num_exchanges": subject.workload.num_inference_steps}
+    return replace(subject, parallel=parallel), {"num_exchanges": num_forwards(subject.workload)}
 
 
 def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str | None]:
@@ -76,7 +77,10 @@ def _check_ddp(
 ) -> tuple[dict[str, Any], str]:
     if subject.workload.mode != "train":
         return {}, ""
-    reduced = sum(one.num_bytes for one in messages if one.kind == "all_reduce") / trace.num_steps
+    sizes = [one.num_bytes for one in messages if one.kind == "all_reduce"]
+    if None in sizes:
+        return {}, "the trace does not say how much is averaged"
+    reduced = sum(size for size in sizes if size is not None) / trace.num_steps
     promised = evidence.facts["gradient_bytes"]
     is_close = abs(reduced - promised) <= _CLOSE * promised
     return {"reduced_bytes": reduced}, "" if is_close else f"{reduced:.0f} bytes are averaged per step, not {promised}"

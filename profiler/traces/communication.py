@@ -6,13 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from profiler.traces.attribute import Attribution
-from profiler.traces.classify import CATEGORIES
 from profiler.traces.groups import Groups
 from profiler.traces.intervals import Union
+from profiler.traces.messages import COMMUNICATION, exposed_ns, kind_of, ring_share, transfers_of, work_of
+from profiler.traces.products import item_bytes
 from profiler.traces.tables import words
-
-_COMMUNICATION = CATEGORIES.index("communication")
-_COPY = CATEGORIES.index("memcpy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,21 +28,21 @@ class Overlap:
 
 def overlap(found: Attribution) -> Overlap:
     """Unions over all streams: what runs side by side counts once."""
-    work = found.traced
-    told = work.category == _COMMUNICATION
-    computes = ~told & (work.category != _COPY)
-    communication = Union.of(work.start_ns[told], work.end_ns[told])
-    compute = Union.of(work.start_ns[computes], work.end_ns[computes])
+    transfers, compute = transfers_of(found), work_of(found)
     return Overlap(
-        communication_ns=communication.total_ns,
-        exposed_ns=communication.minus(compute).total_ns,
+        communication_ns=Union.of(transfers.start_ns, transfers.end_ns).total_ns,
+        exposed_ns=exposed_ns(transfers.start_ns, transfers.end_ns, compute),
         compute_ns=compute.total_ns,
     )
 
 
 def collectives(found: Attribution) -> pa.Table:
-    """One row per collective, type and size. bus_gbs is algorithm bandwidth x the factor of NCCL's own tests."""
-    work = found.traced.take(found.traced.category == _COMMUNICATION)
+    """One row per collective, type and size; message_bytes is what a rank gives to it, null where that is unknown.
+
+    bus_gbs is bytes over the busiest link by time, as NCCL's own tests define it (github.com/NVIDIA/nccl-tests,
+    doc/PERFORMANCE.md): what a ring's rank sends.
+    """
+    work = found.traced.take(found.traced.category == COMMUNICATION)
     if not found.on_gpu:
         work = work.take(np.zeros(len(work), dtype=bool))
     device = found.trace.device.take(work.row)
@@ -52,9 +50,9 @@ def collectives(found: Attribution) -> pa.Table:
     first, total = groups.first, groups.sum(work.duration_ns)
     texts = [text.decode(errors="replace") for text in found.trace.texts]
     names, types = ([texts[code] for code in column[first].tolist()] for column in (device.collective, device.dtype))
-    sizes = device.message_elements[first] * np.array([_ITEM_BYTES.get(kind, -1) for kind in types], np.int64)
+    sizes = device.message_elements[first] * np.array([item_bytes(kind) for kind in types], np.int64)
     bandwidth = [
-        size * _bus_factor(name, ranks) / (ns / count) if size > 0 and ranks > 1 and ns else None
+        size * share / (ns / count) if size > 0 and ranks > 1 and ns and (share := _bus_share(name, ranks)) else None
         for name, ranks, size, ns, count in zip(
             *(names, device.group_size[first].tolist(), sizes.tolist(), total.tolist(), groups.counts.tolist()),
             strict=True,
@@ -74,11 +72,9 @@ def collectives(found: Attribution) -> pa.Table:
     ).sort_by([("total_ns", "descending")])
 
 
-_ITEM_BYTES = {"Float": 4, "Half": 2, "BFloat16": 2, "Double": 8, "Long": 8, "Int": 4, "Byte": 1, "Char": 1, "Bool": 1}
-
-
-def _bus_factor(name: str, ranks: int) -> float:
-    """Bytes over the busiest link per byte of the message: github.com/NVIDIA/nccl-tests, doc/PERFORMANCE.md."""
-    if "allreduce" in name.replace("_", "").lower():
-        return 2 * (ranks - 1) / ranks
-    return 1.0 if "broadcast" in name or name == "reduce" else (ranks - 1) / ranks
+def _bus_share(name: str, ranks: int) -> float | None:
+    """As ring_share, but for messages that pass every link whole. None for what NCCL's tests do not define."""
+    kind = kind_of(name)
+    if kind in ("broadcast", "send", "recv") or name == "reduce":
+        return 1.0
+    return (ranks - 1) / ranks if "all_to_all" in name else ring_share(kind, ranks)

@@ -6,6 +6,7 @@ the exposed part of a transfer before the last rank joined it: its duration abov
 least (the definition of torch-tb-profiler's distributed view), since a transfer ends on all ranks at about once.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from profiler.traces.attribute import Attribution
 from profiler.traces.classify import CATEGORIES
 from profiler.traces.columns import Bools, Ints, Trace
 from profiler.traces.intervals import Union
+from profiler.traces.products import item_bytes
 from profiler.traces.words import GLOO
 
+COMMUNICATION = CATEGORIES.index("communication")
 _ON_HOST = re.compile(r"^_?c10d")  # operators that start transfers or wait for them
 _KINDS = (
     ("all_reduce", re.compile(r"all_?reduce", re.I)),
@@ -29,28 +32,32 @@ _KINDS = (
     ("send", re.compile(r"^send$")),
     ("recv", re.compile(r"^recv$")),
 )
-_BYTES = {"double": 8, "long": 8, "float": 4, "int": 4, "bfloat16": 2, "half": 2, "byte": 1, "bool": 1, "char": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One collective, send or receive of this rank; num_bytes is what this rank gives to it (recv: gets)."""
+    """One collective, send or receive of this rank; num_bytes is what this rank gives to it (recv: gets), if known."""
 
     kind: str
-    num_bytes: int
+    num_bytes: int | None
     phase: str | None = None
 
-    def sent_bytes(self, world_size: int) -> float:
+    def sent_bytes(self, world_size: int) -> float | None:
         """Bytes that a rank sends for it in a ring of world_size."""
-        others = world_size - 1
-        share = {
-            "all_reduce": 2 * others / world_size,  # reduce-scatter, then all-gather
-            "reduce_scatter": others / world_size,
-            "all_gather": others,  # of its own part
-            "broadcast": others / world_size,
-            "send": 1.0,
-        }
-        return self.num_bytes * share.get(self.kind, 0.0)
+        return None if self.num_bytes is None else self.num_bytes * (ring_share(self.kind, world_size) or 0.0)
+
+
+def ring_share(kind: str | None, world_size: int) -> float | None:
+    """Bytes that a rank sends in a ring per byte that it gives; None for what is no such message (recv, a wait)."""
+    others = world_size - 1
+    share = {
+        "all_reduce": 2 * others / world_size,  # reduce-scatter, then all-gather
+        "reduce_scatter": others / world_size,
+        "all_gather": others,  # of its own part
+        "broadcast": others / world_size,
+        "send": 1.0,
+    }
+    return share.get(kind or "")
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,10 @@ def messages_of(found: Attribution) -> list[Message]:
     ):
         said = trace.names[name]
         if said.startswith(GLOO):
-            kind, size = _kind(said.removeprefix(GLOO)), _gloo_bytes(trace, dims, types)
+            kind, size = kind_of(said.removeprefix(GLOO)), _gloo_bytes(trace, dims, types)
         else:
-            kind, size = _kind(trace.texts[collective].decode()), elements * _itemsize(trace.texts[dtype].decode())
+            kind = kind_of(trace.texts[collective].decode())
+            size = elements * item_bytes(trace.texts[dtype].decode()) or None
         if kind is not None:
             messages.append(Message(kind, size, found.phases.names[phase] if phase >= 0 else None))
     return messages
@@ -91,22 +99,23 @@ def transfers_of(found: Attribution) -> Transfers:
     """The time that messages took on this rank, from NCCL's kernels or gloo's ranges."""
     trace, work = found.trace, found.traced
     if found.on_gpu:
-        own = work.take(work.category == CATEGORIES.index("communication"))
+        own = work.take(work.category == COMMUNICATION)
         names = [trace.names[code] for code in own.name.tolist()]
-        kinds, start, end = [_kind(name) or "other" for name in names], own.start_ns, own.end_ns
+        kinds, start, end = [kind_of(name) or "other" for name in names], own.start_ns, own.end_ns
     else:
         messages = trace.messages.take(found.steps.at(trace.messages.start_ns) >= 0)
         names = [trace.names[code].removeprefix(GLOO) for code in messages.name.tolist()]
-        kinds, start, end = [_kind(name) or "other" for name in names], messages.start_ns, messages.end_ns
+        kinds, start, end = [kind_of(name) or "other" for name in names], messages.start_ns, messages.end_ns
     order = np.argsort(start, kind="stable")
     return Transfers(tuple(kinds[index] for index in order.tolist()), start[order], end[order])
 
 
 def work_of(found: Attribution) -> Union:
-    """When this rank computed: its other kernels; on a CPU its outermost operators less those about messages."""
+    """When this rank computed: its kernels but for messages and copies; on a CPU its outermost operators less those
+    about messages."""
     if found.on_gpu:
         work = found.traced
-        work = work.take(work.category != CATEGORIES.index("communication"))
+        work = work.take((work.category != COMMUNICATION) & (work.category != CATEGORIES.index("memcpy")))
         return Union.of(work.start_ns, work.end_ns)
     ops, inside = found.trace.ops, found.op_step >= 0
     about_messages = _named(found.trace, _ON_HOST)[ops.name] if len(ops) else inside
@@ -149,7 +158,8 @@ def _pair(kind: str) -> str:
     return "send_recv" if kind in ("send", "recv") else kind
 
 
-def _kind(name: str) -> str | None:
+def kind_of(name: str) -> str | None:
+    """What a collective or its kernel does, by its name; None for what sends nothing (a wait, a barrier)."""
     return next((kind for kind, pattern in _KINDS if pattern.search(name)), None)
 
 
@@ -157,10 +167,8 @@ def _named(trace: Trace, pattern: re.Pattern[str]) -> Bools:
     return np.array([bool(pattern.search(name)) for name in trace.names], dtype=bool)
 
 
-def _gloo_bytes(trace: Trace, dims: int, types: int) -> int:
+def _gloo_bytes(trace: Trace, dims: int, types: int) -> int | None:
     shapes, kinds = (msgspec.json.decode(trace.texts[code]) if code else [] for code in (dims, types))
-    return sum(int(np.prod(shape)) * _itemsize(str(kind)) for shape, kind in zip(shapes, kinds, strict=False))
-
-
-def _itemsize(dtype: str) -> int:
-    return _BYTES.get(dtype.rsplit("::", 1)[-1].lower(), 4)
+    known = [(shape, item_bytes(str(kind))) for shape, kind in zip(shapes, kinds, strict=False)]
+    sizes = [math.prod(shape) * size if size else 0 for shape, size in known]
+    return sum(sizes) if all(sizes) else None

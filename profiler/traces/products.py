@@ -15,11 +15,13 @@ import msgspec
 
 Shape = list[int]
 
-ITEM_BYTES = {
+_ITEM_BYTES = {
     "float": 4, "double": 8, "c10::BFloat16": 2, "c10::Half": 2, "long int": 8, "int": 4, "short": 2, "bool": 1,
     "signed char": 1, "unsigned char": 1, "c10::complex<float>": 8, "c10::complex<double>": 16,
+    # as NCCL's events say it
+    "Float": 4, "Double": 8, "BFloat16": 2, "Half": 2, "Long": 8, "Int": 4, "Short": 2, "Bool": 1, "Char": 1, "Byte": 1,
 }  # fmt: skip
-_FLOAT8 = "c10::Float8"
+_FLOAT8 = ("c10::Float8", "Float8")
 _MOST = 2**62
 _ATTENTION = re.compile(r"^aten::_scaled_dot_product_(?!attention_math)\w*attention\w*$")
 _ATTENTION_BTHD = re.compile(r"^(flash_attn\w*::|xformers\w*::)\w*(fwd|forward)")
@@ -71,7 +73,7 @@ def work_of(name: str, dims: bytes, types: bytes, concrete: bytes) -> Work:
 
 def item_bytes(kind: str) -> int:
     """0 for what is no tensor."""
-    return 1 if kind.startswith(_FLOAT8) else ITEM_BYTES.get(kind, 0)
+    return 1 if kind.startswith(_FLOAT8) else _ITEM_BYTES.get(kind, 0)
 
 
 def _count(name: str, shapes: Sequence[Any], values: Sequence[Any]) -> tuple[int | None, Shape | None]:

@@ -55,6 +55,17 @@ def test_the_busy_share_of_the_untraced_step_tells_who_sets_the_pace(busy_ms: fl
     assert found.metrics["profiler_overhead"] == 2.0
 
 
+@pytest.mark.parametrize(("device", "gap"), [("cuda", 0.5), ("cpu", None)])
+def test_only_a_gpu_can_be_idle_between_forwards(device: Any, gap: float | None) -> None:
+    work = workload("tiny", mode="sample", device=device)
+    found = _found()
+    trace: Any = SimpleNamespace(
+        step_ms=20.0, num_kernels=5.0, busy_ms=9.0, recompute_ms=None, host_gap_ms=0.5, warnings=[]
+    )
+    findings.note_trace(trace, SimpleNamespace(workload=work), found)  # type: ignore[arg-type]
+    assert found.metrics.get("host_gap_ms") == gap
+
+
 def test_memory_of_a_gpu_is_what_its_allocator_counted() -> None:
     found, gib = _found(), 2**30
     made: Any = SimpleNamespace(workload=GPU, uses_graphs=False)

@@ -1,5 +1,6 @@
 """What to fix first: ranked by what could be won, not by size, and by what was measured where it was."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ def test_what_was_measured_takes_the_place_of_the_bound(tmp_path: Path) -> None:
 def test_a_remedy_that_did_not_help_gives_way_to_the_next(tmp_path: Path) -> None:
     rows = ranked(tmp_path, (Combo(precision="bf16"), 90.0), found=recorded(EAGER), step_ms=step_samples(EAGER_MS))
     assert rows.loc["Products in 32 bits", "remedy"] == "precision=bf16_amp"
+
+
+def test_a_run_of_more_processes_measures_no_remedy(tmp_path: Path) -> None:
+    root, two = tmp_path / "runs", replace(GPU_WORKLOAD, world_size=2)
+    write_run(root, run_id="two", combo=Combo(precision="bf16"), workload=two, step_ms=step_samples(20.0))
+    rows = ranked(tmp_path, found=recorded(EAGER), step_ms=step_samples(EAGER_MS))
+    assert not rows["is_measured"].any()
 
 
 def test_idle_time_counts_as_far_as_the_timed_step_has_it(tmp_path: Path) -> None:

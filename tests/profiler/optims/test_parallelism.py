@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDPMPipeline, HeunDiscreteScheduler
 
 from profiler.combo import Combo
+from profiler.optims import parallelism
 from profiler.optims.tensor_parallel import _interleaved
 from profiler.subject import NotApplicable
 from runs.job_queue import ROOT
 from tests.support.two_ranks import CASES, Found, launch
-from tests.support.unets import collect, compare, subject, workload
+from tests.support.unets import collect, compare, conditional_unet, subject, workload
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +70,10 @@ def test_half_of_the_blocks_sharded_is_found(two_ranks: Found) -> None:
         assert "groups" in rank["half sharded"]["finding"]
 
 
-@pytest.mark.parametrize("parallelism", ["ddp", "fsdp2", "tensor"])
-def test_a_world_of_one_agrees_with_the_plain_model(parallelism: Any) -> None:
+@pytest.mark.parametrize("choice", ["ddp", "fsdp2", "tensor"])
+def test_a_world_of_one_agrees_with_the_plain_model(choice: Any) -> None:
     work = workload(mode="train")
-    made, _ = subject(work, Combo(parallelism=parallelism, optimizer="adamw_foreach"))
+    made, _ = subject(work, Combo(parallelism=choice, optimizer="adamw_foreach"))
     errors = compare(collect(made), work)
     assert errors.output_error <= 1e-5
     assert errors.gradient_error is not None
@@ -87,6 +89,13 @@ def test_a_unet_that_the_pipeline_does_not_know_is_refused() -> None:
     work = workload("tests.support.unets:one_level_unet", world_size=1)
     with pytest.raises(NotApplicable, match="UNets with no mid_block: choose ddp or tensor"):
         subject(work, Combo(parallelism="pipeline"))
+
+
+def test_guidance_is_exchanged_at_every_forward_of_the_scheduler(tmp_path: Path) -> None:
+    """Heun's second order asks the UNet twice in all steps but the last."""
+    DDPMPipeline(unet=conditional_unet(), scheduler=HeunDiscreteScheduler()).save_pretrained(tmp_path)
+    made, _ = subject(workload(str(tmp_path), mode="sample", num_inference_steps=3))
+    assert parallelism._cfg(made)[1] == {"num_exchanges": 5}
 
 
 def test_more_processes_than_were_started_are_an_error(tmp_path: Path) -> None:

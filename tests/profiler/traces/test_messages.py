@@ -36,14 +36,21 @@ STEP = event("user_annotation", "steplens.step", 0, 100)
 FORWARD = event("user_annotation", "steplens.phase.forward", 0, 50)
 
 
-def gloo(what: str, start: int, duration: int) -> dict[str, Any]:
-    shapes = {"Input Dims": [[3, 5]], "Input type": ["c10::BFloat16"]}
+def gloo(what: str, start: int, duration: int, dtype: str = "c10::BFloat16") -> dict[str, Any]:
+    shapes = {"Input Dims": [[3, 5]], "Input type": [dtype]}
     return event("user_annotation", f"gloo:{what}", start, duration, 2, **shapes)
 
 
 def test_messages_of_gloo_are_ranges_with_shapes(tmp_path: Path) -> None:
     found = read(tmp_path, [STEP, FORWARD, gloo("all_reduce", 10, 20), gloo("send", 60, 5), gloo("recv", 200, 5)])
     assert messages_of(found) == [Message("all_reduce", 30, "forward"), Message("send", 30)]
+
+
+@pytest.mark.parametrize(("dtype", "num_bytes"), [("long int", 120), ("c10::Float8_e4m3fn", 15), ("strange", None)])
+def test_a_message_of_an_unknown_type_has_no_size(tmp_path: Path, dtype: str, num_bytes: int | None) -> None:
+    (found,) = messages_of(read(tmp_path, [STEP, gloo("send", 60, 5, dtype)]))
+    assert found.num_bytes == num_bytes
+    assert found.sent_bytes(2) == num_bytes
 
 
 def test_messages_of_nccl_are_operators_with_sizes(tmp_path: Path) -> None:

@@ -88,6 +88,27 @@ def test_collectives_are_hidden_where_something_computes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("collective", "dtype", "num_bytes", "share"),
+    [
+        ("_allgather_base", "BFloat16", 2000, 3),  # NCCL's event counts the rank's own part
+        ("_reduce_scatter_base", "Float", 4000, 3 / 4),
+        ("broadcast", "Float8_e4m3fn", 1000, 1),
+        ("send", "Half", 2000, 1),
+        ("all_to_all", "Int", 4000, 3 / 4),
+        ("barrier", "Float", 4000, None),
+        ("allreduce", "strange", None, None),
+    ],
+)
+def test_the_bus_carries_what_a_ring_of_four_sends(
+    collective: str, dtype: str, num_bytes: int | None, share: float | None
+) -> None:
+    message = {"Collective name": collective, "dtype": dtype, "In msg nelems": 1000, "Group size": 4}
+    (row,) = collectives(attributed(step(0, 100), kernel("ncclDevKernel_X", 10, 50, **message))).to_pylist()
+    assert row["message_bytes"] == num_bytes
+    assert row["bus_gbs"] == (None if num_bytes is None or share is None else pytest.approx(num_bytes * share / 40))
+
+
+@pytest.mark.parametrize(
     ("name", "category", "expected"),
     [
         ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc", "conv", "certain"),
