@@ -38,7 +38,7 @@ from profiler.environment import git_commit, probe, result_variables
 from profiler.flops import forward_flop_per_sample, step_flop
 from profiler.machine import Machine
 from profiler.optims import apply_all, compilation
-from profiler.record import Record, SweepPlace
+from profiler.record import TRACE_SUFFIX, Record, SweepPlace
 from profiler.steps import CountedStep, Step, make_step, no_phase
 from profiler.subject import (
     Inputs,
@@ -209,7 +209,7 @@ def _run(
         peaks = replace(peaks, allocated=recorded.allocated, activations=recorded.activations)
     held = memory.held(subject, inputs)
     progress("trace", "one step under torch.profiler")
-    name = f"{'worker' if world.is_first else f'rank{world.rank}'}.{int(time.time() * 1000)}{tracing.TRACE_SUFFIX}"
+    name = f"{'worker' if world.is_first else f'rank{world.rank}'}.{int(time.time() * 1000)}{TRACE_SUFFIX}"
     trace = tracing.trace_steps(subject, step, inputs, clock, held=held, file=folder / name)
     found.trace_file = name
     if world.is_first:

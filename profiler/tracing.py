@@ -22,21 +22,20 @@ from profiler.clock import Clock
 from profiler.memory import Held, gradient_owners
 from profiler.steps import Step
 from profiler.subject import Inputs, Subject
+from profiler.traces import step_times
 from profiler.traces.alive import alive_table
 from profiler.traces.attribute import Attribution, attribute
 from profiler.traces.gaps import phase_gaps_ns
 from profiler.traces.health import health
-from profiler.traces.intervals import Union
 from profiler.traces.objects import Found
 from profiler.traces.phases import PHASES
 from profiler.traces.read import read_trace
 from profiler.traces.tables import kernel_table, op_table, write_table
 from profiler.traces.timeline import CATEGORIES, Point, Timeline, build_timeline
 from profiler.traces.views import write_views
-from profiler.traces.words import MODULE, PHASE, RECOMPUTE, STEP
+from profiler.traces.words import MODULE, PHASE, STEP
 
 TRACED_STEPS = 1
-TRACE_SUFFIX = ".pt.trace.json.gz"  # what TensorBoard's profiler plugin looks for, and Perfetto opens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +61,11 @@ class Trace:
 
     @property
     def busy_ms(self) -> float:
-        """Union of all device work, per step."""
-        work = self.attribution.traced
-        rows = [work.take(work.step == step) for step in range(self.num_steps)]
-        return statistics.median(Union.of(one.start_ns, one.end_ns).total_ns for one in rows) / 1e6
+        return step_times.busy_ms(self.attribution)
 
     @property
     def recompute_ms(self) -> float | None:
-        """Kernel time of checkpointing's second forward per step; None where nothing was marked as recomputed."""
-        work = self.attribution.traced
-        again = work.duration_ns[work.phase == self.attribution.phases.names.index(RECOMPUTE)]
-        return int(again.sum()) / self.num_steps / 1e6 if len(again) else None
+        return step_times.recompute_ms(self.attribution)
 
     @property
     def host_gap_ms(self) -> float | None:

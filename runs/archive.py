@@ -8,12 +8,11 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from profiler.record import RECORD_FILE, Record
+from profiler.record import RECORD_FILE, TRACE_SUFFIX, Record
 from runs.job import run_folder
 from runs.outcome import EVENTS_FILE, LOG_FILE
 from runs.resume import latest, read_plan, read_records
 
-TRACE_SUFFIX = ".pt.trace.json.gz"
 OPERATORS_FILE = "ops.parquet"
 _TOPS = ("runs", "sweeps")
 _STAYS = (LOG_FILE, EVENTS_FILE)  # they name this machine's folders

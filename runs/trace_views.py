@@ -9,7 +9,7 @@ from pathlib import Path
 
 from profiler.record import Record
 from runs.job import home as default_home
-from runs.trace_worker import LIMITS, Limits, TraceError, run_worker
+from runs.trace_worker import LIMITS, Limits, TraceError, run_worker, trace_of
 
 __all__ = ["TraceError", "make_views"]
 
@@ -19,9 +19,7 @@ FOLDER = "views"
 def make_views(folder: Path, *, home: Path | None = None, limits: Limits = LIMITS) -> Path:
     """Make the views of a run folder's trace; the folder that they are in. Raises TraceError with the remedy."""
     record = Record.read(folder)
-    trace = folder / record.trace_file if record.trace_file else None
-    if trace is None or not trace.is_file():
-        raise TraceError(f"{record.run_id} has no trace here: it kept none, or was packed without (pack --traces)")
+    trace = trace_of(record, folder)
     target = (home or default_home()).absolute() / FOLDER / record.run_id
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as place:

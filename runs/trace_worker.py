@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from profiler.record import Record
 from runs.job_queue import ROOT, python_environment
 
 _REFUSED = 2  # profiler.traces.__main__: the file or the request is at fault
@@ -49,6 +50,14 @@ class Limits:
 
 
 LIMITS = Limits()
+
+
+def trace_of(record: Record, folder: Path) -> Path:
+    """The trace that a run kept. Raises TraceError where it is not in its folder."""
+    trace = folder / record.trace_file if record.trace_file else None
+    if trace is None or not trace.is_file():
+        raise TraceError(f"{record.run_id} has no trace here: it kept none, or was packed without (pack --traces)")
+    return trace
 
 
 def run_worker(command: str, source: Path, target: Path, options: Sequence[str], limits: Limits, name: str) -> Any:

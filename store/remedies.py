@@ -108,6 +108,7 @@ def _precision(seen: Seen) -> Iterator[Candidate]:
     products = rows[rows["flop"].notna() & (rows["dtype"] == "float")]
     if "half" not in peaks or products.empty:
         return
+    now = "tf32" if seen.record.combo is not None and seen.record.combo.precision == "tf32" else "fp32"
     compute = products["flop"].astype(float) / peaks["half"] / 1e9
     memory = products["num_bytes"].astype(float) / 2 / peaks["gbs"] / 1e6
     floor = (compute.where(compute > memory, memory) * products["num_calls"]).sum()
@@ -115,7 +116,7 @@ def _precision(seen: Seen) -> Iterator[Candidate]:
         what="Products in 32 bits",
         most_ms=float(products["step_ms"].sum() - floor),
         why=f"{len(products)} kinds of matmuls and convolutions have fp32 inputs; 16 bits run on Tensor Cores at "
-        f"{peaks['half']:,.0f} TFLOP/s against {peaks.get('fp32', 0):,.0f}",
+        f"{peaks['half']:,.0f} TFLOP/s against {peaks[now]:,.0f}",
         choices=({"precision": "bf16"}, {"precision": "bf16_amp"}, {"precision": "fp16"}, {"precision": "tf32"}),
         otherwise="use bf16, or autocast in training",
     )

@@ -32,7 +32,7 @@ def contributions(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         "step": ["" if pd.isna(value) else readable.number(value, "ms") for value in own["step_ms"]],
     }
     dots.draw_columns(figure, columns, dark)
-    dots.label_rows(figure, own["label"].tolist())
+    theme.label_rows(figure, own["label"], one_line=True)
     figure.update_xaxes(title_text=AXES[question])
     return figure
 

@@ -6,7 +6,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.charts import palette, readable, theme
-from pages.charts.steps import label_rows
 
 MOST_PARTS = 12
 REST = "all other parts"
@@ -47,7 +46,7 @@ def waterfall(rows: pd.DataFrame, *, before: str, after: str, dark: bool = False
         hoverinfo="text",
     )
     figure.update_xaxes(title_text="Wall time of the traced step (ms)", range=[0, _reach(start, parts) * 1.12])
-    label_rows(figure, names)
+    theme.label_rows(figure, names)
     return figure
 
 
@@ -97,7 +96,7 @@ def part_matrix(rows: pd.DataFrame, labels: Mapping[str, str], *, dark: bool = F
         ygap=2,
         hovertemplate="%{text} ms, %{z:.0%} of the step<extra></extra>",
     )
-    label_rows(figure, [*cells.index, "wall time"])
+    theme.label_rows(figure, [*cells.index, "wall time"])
     figure.update_xaxes(
         title_text="Run (stronger: a larger share of its step)",
         side="bottom",

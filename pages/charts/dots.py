@@ -68,16 +68,6 @@ def draw_band(figure: go.Figure, drift: float, dark: bool) -> None:
         figure.add_vrect(x0=1 / (1 + drift), x1=1 + drift, fillcolor=theme.ink(dark).band, line_width=0, layer="below")
 
 
-def label_rows(figure: go.Figure, labels: Sequence[str]) -> None:
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(len(labels))),
-        ticktext=[theme.short(label, 46) for label in labels],
-        range=[len(labels) - 0.5, -0.5],
-        showgrid=False,
-    )
-
-
 def draw_columns(figure: go.Figure, columns: dict[str, Sequence[str]], dark: bool) -> None:
     """Right-aligned texts beside the plot, a heading over each column; the first is printed bold."""
     place: dict[str, Any] = {"xref": "paper", "x": 1, "xanchor": "right", "showarrow": False}

@@ -24,7 +24,7 @@ def interactions(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     shown = {"interaction": "interaction", "both": "speedup_both", "first": "speedup_first", "second": "speedup_second"}
     columns = {heading: [_times(value) for value in own[name]] for heading, name in shown.items()}
     dots.draw_columns(figure, columns, dark)
-    dots.label_rows(figure, [f"{row.first} + {row.second}" for row in own.itertuples(index=False)])
+    theme.label_rows(figure, [f"{row.first} + {row.second}" for row in own.itertuples(index=False)], one_line=True)
     figure.update_xaxes(title_text="Interaction (×, logarithmic)")
     return figure
 

@@ -42,7 +42,7 @@ def category_bars(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     # Above the plot: room for title, subtitle and three rows of the legend, as it has beside long labels.
     figure.update_layout(barmode="stack", margin={"t": 124}, uniformtext={"minsize": 10, "mode": "hide"})
     figure.update_xaxes(title_text="Kernel time per step (ms)")
-    _label_rows(figure, runs["combo_label"])
+    theme.label_rows(figure, runs["combo_label"])
     return figure
 
 
@@ -70,15 +70,5 @@ def breakdown(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         width=0.66,
     )
     figure.update_xaxes(title_text="Kernel time per step (ms)", range=[0, float(own["step_total_ms"].max()) * 1.3])
-    _label_rows(figure, own["category"])
+    theme.label_rows(figure, own["category"])
     return figure
-
-
-def _label_rows(figure: go.Figure, labels: pd.Series) -> None:
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(len(labels))),
-        ticktext=["<br>".join(theme.short(line, 40) for line in theme.wrapped(str(label), 34)) for label in labels],
-        range=[len(labels) - 0.5, -0.5],
-        showgrid=False,
-    )

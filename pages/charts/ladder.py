@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.charts import palette, readable, theme
+from pages.charts import dots, palette, readable, theme
 
 ROW, MAX_DOTS = 27, 40
 TIMED = ("done", "imported", "wrong", "ineffective")
@@ -155,20 +155,8 @@ def _draw_samples(
 def _draw_reasons(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
     """A row without a bar: its status in colour, and the cause in words."""
     for position, row in rows.iterrows():
-        colour, cause = palette.status(row["status"]), _text(row["cause"])
-        reason = cause or _text(row["why_not_comparable"]) or "no cause was recorded"
-        figure.add_annotation(
-            text=f'<b style="color:{colour}">{row["status"]}</b>  {theme.short(reason, 78)}',
-            hovertext=theme.hover(reason),
-            x=0,
-            y=position,
-            xref="paper",
-            xanchor="left",
-            xshift=4,
-            showarrow=False,
-            align="left",
-            font={"color": theme.ink(dark).muted},
-        )
+        reason = _text(row["cause"]) or _text(row["why_not_comparable"]) or "no cause was recorded"
+        dots.draw_reason(figure, int(str(position)), str(row["status"]), reason, dark)
 
 
 def _draw_columns(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
@@ -199,13 +187,7 @@ def _draw_axes(figure: go.Figure, rows: pd.DataFrame, drawn: pd.DataFrame, scale
     figure.update_xaxes(
         title_text=scale.axis, range=[0, max(1.15, farthest * 1.04) if scale is SPEEDUP else farthest * 1.08]
     )
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=rows.index.tolist(),
-        ticktext=[theme.short(str(label), 46) for label in rows["step_label"]],
-        range=[len(rows) - 0.5, -0.5],
-        showgrid=False,
-    )
+    theme.label_rows(figure, rows["step_label"], one_line=True)
     figure.update_layout(margin={"r": 200, "t": 84})
 
 

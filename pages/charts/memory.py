@@ -49,15 +49,7 @@ def memory_split(runs: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     _draw_peaks(figure, known, dark)
     figure.update_layout(barmode="stack", margin={"t": 108, "r": 76})
     figure.update_xaxes(title_text="Memory (GiB)", rangemode="tozero")
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=known.index.tolist(),
-        ticktext=[
-            "<br>".join(theme.short(line, 40) for line in theme.wrapped(str(x), 34)) for x in known["combo_label"]
-        ],
-        range=[len(known) - 0.5, -0.5],
-        showgrid=False,
-    )
+    theme.label_rows(figure, known["combo_label"])
     return figure
 
 

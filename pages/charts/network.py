@@ -4,7 +4,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.charts import palette, readable, theme
-from pages.charts.steps import label_rows
 
 LEAST_SHARE = 0.002  # of the step: thinner modules cannot be seen
 LEAST_BLOCK = 0.01  # of all work
@@ -148,7 +147,7 @@ def attention_bars(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         )
     figure.update_layout(barmode="stack", margin={"t": 84})
     figure.update_xaxes(title_text="Time per step (ms)")
-    label_rows(figure, order)
+    theme.label_rows(figure, order)
     return figure
 
 

@@ -100,13 +100,7 @@ def _draw_axes(figure: go.Figure, chosen: pd.DataFrame) -> None:
         ticktext=[f"{t:g}×" for t in ticks],
         title_text="Ratio to the baseline (×, logarithmic)",
     )
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=chosen.index.tolist(),
-        ticktext=[theme.short(str(label), 46) for label in chosen["label"]],
-        range=[len(chosen) - 0.5, -0.5],
-        showgrid=False,
-    )
+    theme.label_rows(figure, chosen["label"], one_line=True)
     for position, row in chosen.iterrows():
         figure.add_annotation(
             text=f"<b>{readable.times(row['ratio'])}</b>",

@@ -44,7 +44,7 @@ def step_bars(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     # Above the plot: room for title, subtitle and three rows of the legend on a narrow page.
     figure.update_layout(barmode="stack", margin={"t": 124}, uniformtext={"minsize": 10, "mode": "hide"})
     figure.update_xaxes(title_text="Wall time (ms)")
-    label_rows(figure, [f"step {step}" for step in steps] if len(steps) > 1 else ["step"])
+    theme.label_rows(figure, [f"step {step}" for step in steps] if len(steps) > 1 else ["step"])
     return figure
 
 
@@ -55,17 +55,6 @@ def look(name: str, dark: bool) -> dict[str, object]:
     if name.startswith("idle:"):
         marker["pattern"] = {"shape": "/", "size": 6, "solidity": 0.2, "fillmode": "overlay", "fgcolor": ink.background}
     return marker
-
-
-def label_rows(figure: go.Figure, labels: list[str]) -> None:
-    """Texts down the y axis for bars at 0, 1, 2..., the first on top."""
-    figure.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(len(labels))),
-        ticktext=["<br>".join(theme.short(line, 44) for line in theme.wrapped(label, 38)) for label in labels],
-        range=[len(labels) - 0.5, -0.5],
-        showgrid=False,
-    )
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
@@ -102,7 +91,7 @@ def critical_bar(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         width=0.66,
     )
     figure.update_xaxes(title_text="Time on the path (ms)", range=[0, float(sums["step_ms"].max()) * 1.3])
-    label_rows(figure, [_WORDS.get(name, f"{name} kernels") for name in sums.index])
+    theme.label_rows(figure, [_WORDS.get(name, f"{name} kernels") for name in sums.index])
     return figure
 
 

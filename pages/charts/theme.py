@@ -5,6 +5,7 @@ the page; these templates are part of the figure and go where it goes.
 """
 
 import html
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -130,6 +131,19 @@ def wrapped(text: str, width: int) -> list[str]:
 def short(text: str, width: int) -> str:
     """The text cut to this many characters, escaped for Plotly."""
     return html.escape(text if len(text) <= width else text[: width - 1].rstrip() + "…")
+
+
+def label_rows(figure: go.Figure, labels: Iterable[object], *, one_line: bool = False) -> None:
+    """Texts down the y axis for rows at 0, 1, 2..., the first on top; one_line for rows too close to wrap in."""
+    lines = [[str(label)] if one_line else wrapped(str(label), 38) for label in labels]
+    texts = ["<br>".join(short(line, 46 if one_line else 44) for line in row) for row in lines]
+    figure.update_yaxes(
+        tickmode="array",
+        tickvals=list(range(len(texts))),
+        ticktext=texts,
+        range=[len(texts) - 0.5, -0.5],
+        showgrid=False,
+    )
 
 
 def hover(text: str) -> str:

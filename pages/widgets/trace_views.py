@@ -208,7 +208,8 @@ def show_communication(run_id: str, summary: Summary) -> None:
         "step_ms": Column.NumberColumn("Per step (ms)", format="%.3f"),
         "bus_gbs": Column.NumberColumn("Bus (GB/s)", format="%.1f"),
     }
-    _table(rows, columns)
+    if len(rows):  # gloo's are not kernels
+        _table(rows, columns)
 
 
 def show_health(run_id: str, summary: Summary) -> None:

@@ -15,18 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from profiler.record import Imported, Metrics, Record
+from profiler.record import TRACE_SUFFIX, Imported, Metrics, Record
 from profiler.traces.attribute import Attribution, attribute
 from profiler.traces.columns import Trace
 from profiler.traces.health import Finding, Health, health
-from profiler.traces.intervals import Union
 from profiler.traces.read import read_trace
 from profiler.traces.source import GZIP_MAGIC, TooLargeError
+from profiler.traces.step_times import busy_ms, recompute_ms
 from profiler.traces.tables import kernel_table, op_table, write_table
 from profiler.traces.views import write_views
-from profiler.traces.words import RECOMPUTE
 
-TRACE_SUFFIX = ".pt.trace.json.gz"  # what TensorBoard's profiler plugin looks for
 _VERSIONS = ("schemaVersion", "cuda_runtime_version", "cuda_driver_version", "cupti_version", "hip_runtime_version")
 # What is often given instead of a trace, by its first bytes, and what to do then.
 _OTHERS = (
@@ -165,19 +163,16 @@ def _step_ms(found: Attribution) -> list[float]:
 def _metrics(found: Attribution) -> Metrics:
     if not _has_steps(found):
         return Metrics()
-    steps, work = _step_ms(found), found.traced
+    steps = _step_ms(found)
     low, high, p95 = np.percentile(steps, (25, 75, 95)).tolist()
-    rows = [work.take(work.step == step) for step in range(found.num_steps)]
-    busy_ms = [Union.of(one.start_ns, one.end_ns).total_ns / 1e6 for one in rows]
-    again = work.duration_ns[work.phase == found.phases.names.index(RECOMPUTE)]
     return Metrics(
         step_ms=statistics.median(steps),
         step_iqr_ms=high - low if len(steps) > 1 else None,
         step_p95_ms=p95 if len(steps) > 1 else None,
         num_samples=len(steps),
-        gpu_busy_ms=statistics.median(busy_ms) if found.on_gpu else None,
-        num_kernels=len(work) / found.num_steps,
-        recompute_ms=int(again.sum()) / found.num_steps / 1e6 if len(again) else None,
+        gpu_busy_ms=busy_ms(found) if found.on_gpu else None,
+        num_kernels=len(found.traced) / found.num_steps,
+        recompute_ms=recompute_ms(found),
     )
 
 

@@ -40,6 +40,13 @@ def test_strict_fp32_on_tensor_cores_comes_first(tmp_path: Path) -> None:
     assert (rows["share"] >= fixes.LEAST_SHARE).all()
 
 
+@pytest.mark.parametrize(("precision", "against"), [("fp32", "989 TFLOP/s against 67"), ("tf32", "against 494")])
+def test_16_bits_are_set_against_what_runs_now(tmp_path: Path, precision: Any, against: str) -> None:
+    combo = Combo(precision=precision)
+    rows = ranked(tmp_path, found=recorded(EAGER), combo=combo, step_ms=step_samples(EAGER_MS))
+    assert against in rows.loc["Products in 32 bits", "why"]
+
+
 def test_what_was_measured_takes_the_place_of_the_bound(tmp_path: Path) -> None:
     rows = ranked(tmp_path, (Combo(precision="bf16"), 40.0), found=recorded(EAGER), step_ms=step_samples(EAGER_MS))
     half = rows.loc["Products in 32 bits"]

@@ -9,7 +9,7 @@ from profiler import memory, numerics, tracing
 from profiler.clock import clock_for
 from profiler.combo import Combo
 from profiler.optims import apply_all
-from profiler.record import Evidence
+from profiler.record import TRACE_SUFFIX, Evidence
 from profiler.steps import make_step, no_phase
 from profiler.subject import Inputs, Subject, UNet, cast_inputs, make_inputs, own_share
 from profiler.workload import Workload
@@ -119,7 +119,7 @@ def trace(made: Subject, folder: Path) -> tracing.Trace:
     step, inputs = make_step(made), inputs_of(made, draws=2)
     step(inputs[0], no_phase)  # the optimizer's state exists from here on, as in a run
     held = memory.held(made, inputs)
-    file = folder / f"worker{tracing.TRACE_SUFFIX}"
+    file = folder / f"worker{TRACE_SUFFIX}"
     return tracing.trace_steps(made, step, inputs, clock_for(made.workload.device), held=held, file=file)
 
 
