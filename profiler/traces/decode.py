@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from profiler.traces.columns import Notes
-from profiler.traces.pieces import BOUNDARY
+from profiler.traces.pieces import ANY_BOUNDARY, BOUNDARY
 from profiler.traces.raw import Exact, Loose, Raw, tighten
 
 _EVENTS = msgspec.json.Decoder(list[Raw])
@@ -106,7 +106,7 @@ class Decoder:
 
     def _one(self, text: bytes, *, is_whole: bool = False) -> tuple[list[Event], bytes | None]:
         """One event, or none where it cannot be read. Quotes are not mended across what looks like two events."""
-        is_several = is_whole or text.count(_EVENT_KEY) > 1
+        is_several = is_whole or text.count(_EVENT_KEY) > 1 or ANY_BOUNDARY.search(text)
         quoted = text if is_several else _STRING.sub(_escape_quotes, text)
         for decode, candidate in ((self._strict, text), (self._loose, text), (self._loose, quoted)):
             try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from profiler.traces.columns import Notes
 
 BOUNDARY = re.compile(rb'\}\s*,\s*(?=\{\s*"(?:ph|name|cat|ts|dur|pid|tid|id|args|bp|s)"\s*:)')
-_ANY_BOUNDARY = re.compile(rb"\}\s*,\s*(?=\{)")
+ANY_BOUNDARY = re.compile(rb"\}\s*,\s*(?=\{)")
 _EVENTS = re.compile(rb'"traceEvents"\s*:\s*\[')
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # the first three: a byte order mark
 _LARGEST = 64 * 2**20  # bytes of one event, or of what stands before the first
@@ -74,5 +74,5 @@ def _last_boundary(data: bytes) -> tuple[int, int] | None:
 
 def _any_boundary(data: bytes) -> tuple[int, int] | None:
     """Where events begin with a key that nobody has seen yet."""
-    found = list(_ANY_BOUNDARY.finditer(data))
+    found = list(ANY_BOUNDARY.finditer(data))
     return (found[-1].start() + 1, found[-1].end()) if found else None
