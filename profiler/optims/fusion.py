@@ -177,7 +177,7 @@ def _take_last(unet: UNet) -> nn.GroupNorm:
 def _load_kernels(choice: str) -> None:
     """Register the operators; Triton compiles a kernel at its first call. Raises NotApplicable without Triton."""
     try:
-        import profiler.optims.fused_kernels  # noqa: F401
+        import profiler.optims.fused_operators  # noqa: F401
     except ImportError as error:
         raise NotApplicable(f"fusion={choice}: Triton does not load ({error}): pip install triton") from error
 

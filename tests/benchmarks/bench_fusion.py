@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from profiler.optims import fused_kernels  # noqa: F401, registers the operators
+from profiler.optims import fused_operators  # noqa: F401, registers the operators
 
 ROUNDS, COLD_BYTES = 15, 300e6
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}

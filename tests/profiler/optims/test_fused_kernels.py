@@ -30,7 +30,7 @@ from profiler.workload import Workload
 from tests.support.unets import conditional_unet, errors, inputs_of, of, subject, trace, workload
 
 triton = pytest.importorskip("triton", reason="needs the package triton")
-from profiler.optims import fused_kernels  # noqa: E402, needs triton
+from profiler.optims import fused_operators  # noqa: E402, needs triton
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if IS_INTERPRETED else "cuda"
@@ -295,7 +295,7 @@ def test_a_broken_apply_is_not_done(broken: str, tmp_path: Path, references: Pat
 def test_the_plan_covers_every_pixel_and_channel() -> None:
     for shape, groups in SHAPES:
         for is_nhwc in (False, True):
-            plan = fused_kernels._plan(shape, is_nhwc, groups)
+            plan = fused_operators._plan(shape, is_nhwc, groups)
             channels, pixels = plan.size
             assert plan.chunk % plan.tile["block_p"] == 0
             assert (plan.num_chunks - 1) * plan.chunk < pixels <= plan.num_chunks * plan.chunk
