@@ -22,6 +22,8 @@ from tests.support.traces import SDPA
 
 PORT = 8599
 URL = f"http://127.0.0.1:{PORT}"
+FRESH_PORT = 8597
+PAGES = Path(__file__).parents[2] / "pages"
 MAGIC = {"PNG": b"\x89PNG", "SVG": b"<svg", "HTML": b"<!doctype html>", "CSV": b"run_id,"}
 
 pytestmark = [
@@ -65,6 +67,17 @@ def test_navigation_reaches_every_page(page: Page) -> None:
     }.items():
         page.get_by_test_id("stTopNavLink").filter(has_text=re.compile(rf"{name}$")).click()
         expect(page.get_by_text(landmark).first).to_be_visible()
+
+
+def test_a_page_may_be_the_first_that_a_server_is_asked_for(tmp_path: Path) -> None:
+    write_machine(_this_machine(), tmp_path)
+    with running_app(tmp_path, FRESH_PORT), local_page(FRESH_PORT) as page:
+        opened(page, f"http://127.0.0.1:{FRESH_PORT}/job_queue")
+        expect(page.get_by_text("One job runs at a time")).to_be_visible()
+        expect(page.get_by_role("dialog")).to_have_count(0)  # "Page not found", over the right page
+        links = [link.get_attribute("href") for link in page.get_by_test_id("stTopNavLink").all()]
+    files = {path.stem for path in PAGES.glob("*.py")} - {"__init__"}
+    assert {str(link).rpartition("/")[2] or "overview" for link in links} == files, "else the first visit says not found"
 
 
 def test_a_deep_link_opens_its_run(page: Page) -> None:

@@ -42,7 +42,7 @@ def test_a_newcomer_measures_their_machine_though_the_app_is_killed(tmp_path: Pa
         server.send_signal(signal.SIGKILL)
         server.wait(timeout=20)
     with running_app(tmp_path, PORT), local_page(PORT) as page:
-        opened(page, f"{URL}/queue")
+        opened(page, f"{URL}/job_queue")
         _wait_for(lambda: len(_records(tmp_path)) == NUM_RUNS)
         records = _records(tmp_path)
         assert [r["cause"] for r in records if r["status"] != "done"] == []
