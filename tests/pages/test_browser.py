@@ -77,7 +77,7 @@ def test_a_page_may_be_the_first_that_a_server_is_asked_for(tmp_path: Path) -> N
         expect(page.get_by_role("dialog")).to_have_count(0)  # "Page not found", over the right page
         links = [link.get_attribute("href") for link in page.get_by_test_id("stTopNavLink").all()]
     files = {path.stem for path in PAGES.glob("*.py")} - {"__init__"}
-    assert {str(link).rpartition("/")[2] or "overview" for link in links} == files, "else the first visit says not found"
+    assert {str(link).rpartition("/")[2] or "overview" for link in links} == files, "a first visit finds these only"
 
 
 def test_a_deep_link_opens_its_run(page: Page) -> None:
