@@ -10,7 +10,7 @@ from typing import Any
 from profiler import measure, memory, numerics, scaling, telemetry, tracing
 from profiler.combo import Combo
 from profiler.machine import Machine
-from profiler.record import Evidence, LaunchVerdict, Metrics, Projection, Rank, Status
+from profiler.record import BUSY, Evidence, LaunchVerdict, Metrics, Projection, Rank, Status
 from profiler.subject import Subject, UNet
 from profiler.workload import Workload
 
@@ -121,7 +121,7 @@ def note_unsteady(found: Findings) -> None:
         found.notes.append(f"unsteady: half of the steps lie {spread:.0%} of the median apart; measure again")
     load, num_cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
     if load > num_cpus + BUSY_LOAD:
-        found.notes.append(f"the machine was busy: load average {load:.1f} on {num_cpus} cores while timing")
+        found.notes.append(f"{BUSY}: load average {load:.1f} on {num_cpus} cores while timing")
 
 
 def note_trace(trace: tracing.Trace, subject: Subject, found: Findings) -> None:

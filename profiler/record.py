@@ -13,6 +13,7 @@ from profiler.workload import Workload
 SCHEMA_VERSION = 1
 RECORD_FILE = "record.json"
 TRACE_SUFFIX = ".pt.trace.json.gz"  # what TensorBoard's profiler plugin looks for, and Perfetto opens
+BUSY = "the machine was busy"  # how a note begins on a run whose times other programs may have moved
 RANK_FAILURE = "rank-{}.failure.json"  # status, cause and traceback of a rank, not the first, that failed
 
 Status = Literal["done", "rejected", "ineffective", "wrong", "oom", "failed", "timeout", "cancelled", "imported"]

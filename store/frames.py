@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from profiler.combo import FAMILIES
-from profiler.record import Record
+from profiler.record import BUSY, Record
 from store import db, fits, folders, labels, modules, ratios, studies
 from store.db import Connection, StoreError
 
@@ -212,6 +212,12 @@ def record(run_id: str, *, database: Path | None = None) -> dict[str, Any]:
         return Record.read(_folder(run_id, database)).to_dict()
     except (OSError, ValueError) as error:
         raise StoreError(f"the record of run {run_id} cannot be read ({error}): python -m store sync") from error
+
+
+def busy_runs(run_ids: Sequence[str], *, database: Path | None = None) -> tuple[str, ...]:
+    """Those of the runs that were timed while other programs kept the machine's cores busy."""
+    notes = {run_id: record(run_id, database=database)["notes"] for run_id in run_ids}
+    return tuple(run_id for run_id, own in notes.items() if any(note.startswith(BUSY) for note in own))
 
 
 def durations(*, database: Path | None = None) -> pd.DataFrame:

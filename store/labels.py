@@ -1,5 +1,7 @@
 """Short names for runs, for the rungs of a ladder and the entries of a legend."""
 
+from collections import Counter
+
 import pandas as pd
 
 from profiler.combo import BASELINE, FAMILIES, name_choice
@@ -9,10 +11,12 @@ def steps(runs: pd.DataFrame) -> list[str]:
     """What each run changed, e.g. '+ sdpa', against the earlier rung of its workload that is most like it.
 
     runs are in the order of the sweep. Most alike, not last: a rung that branched off, or was rejected, carries no
-    other.
+    other. What two runs changed alike (pairs of choices do) does not tell them apart: these get their whole label.
     """
     rungs = runs.to_dict("records")
-    return [_step(rung, [e for e in rungs[:place] if _carries(e, rung)]) for place, rung in enumerate(rungs)]
+    short = [_step(rung, [e for e in rungs[:place] if _carries(e, rung)]) for place, rung in enumerate(rungs)]
+    unclear = {name for name, count in Counter(short).items() if count > 1 and name.startswith(("+", "-"))}
+    return [str(rung["combo_label"]) if name in unclear else name for name, rung in zip(short, rungs, strict=True)]
 
 
 def runs(frame: pd.DataFrame) -> pd.Series:
@@ -31,7 +35,7 @@ def _step(rung: dict[str, object], earlier: list[dict[str, object]]) -> str:
     if rung["sweep_role"] == "baseline" or not earlier:
         return "baseline"
     fewest = min((_changes(before, rung) for before in reversed(earlier)), key=lambda c: (len(c), "- " in str(c)))
-    return " ".join(fewest) or "the same again"
+    return " ".join(fewest) or f"{rung['combo_label']} again"
 
 
 def _changes(before: dict[str, object], after: dict[str, object]) -> list[str]:

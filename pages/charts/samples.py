@@ -17,10 +17,11 @@ def samples(rows: pd.DataFrame, *, metric: str = "step_ms", dark: bool = False) 
         return theme.empty(title, "This run has no timed steps.", dark=dark)
     value = own["value"].astype(float)
     first, median, third, p95 = (float(value.quantile(q)) for q in (0.25, 0.5, 0.75, 0.95))
-    subtitle = (
+    spread = (
         f"{len(own)} steps: median {readable.number(median, 'ms')}, "
         f"middle half {readable.number(third - first, 'ms')} wide (band), p95 {readable.number(p95, 'ms')} (dotted)"
     )
+    subtitle = spread if len(own) > 1 else f"1 step, {readable.number(median, 'ms')}: how far steps differ is unknown"
     figure = theme.titled(title, subtitle, dark=dark, height=330)
     figure.add_hrect(y0=first, y1=third, fillcolor=theme.ink(dark).band, line_width=0, layer="below")
     figure.add_hline(y=median, line={"color": theme.ink(dark).text, "width": 1}, layer="below")

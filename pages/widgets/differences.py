@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from pages.charts import differences
+from pages.charts import differences, readable
 from pages.widgets import data
 from pages.widgets.chart import is_dark, show_chart
 from store import views
@@ -36,16 +36,26 @@ def show_differences_in_time(runs: pd.DataFrame, baseline: str, run_ids: tuple[s
     rows = data.read(views.waterfall, baseline, after, kind)
     figure = differences.waterfall(rows, before=labels[baseline], after=labels[after], dark=is_dark())
     show_chart(figure, rows, key="compare_waterfall", name=f"waterfall-{kind}")
-    st.caption(
-        "A traced step is slower than a timed one, mostly in its host part; the ratios above are of timed steps "
-        "where there are any."
-    )
+    st.caption(_say_timed(runs, baseline, after))
     matrix = data.read(views.part_matrix, tuple(known))
     figure = differences.part_matrix(matrix, {run_id: labels[run_id] for run_id in known}, dark=is_dark())
     show_chart(figure, matrix, key="compare_matrix", name="parts-of-runs")
     left = len(summaries) - len(known)
     if left:
         st.caption(f"{left} of the chosen runs keep no parts of their step and are left out.")
+
+
+def _say_timed(runs: pd.DataFrame, baseline: str, after: str) -> str:
+    """What the bars may be trusted with: one traced step on each side, beside the medians of the timed ones."""
+    chosen = runs.set_index("run_id").loc[[baseline, after]]
+    if (chosen["status"] == "imported").any():
+        return "One traced step on each side, with the profiler's own slowdown: mostly in the host part."
+    before_ms, after_ms = chosen["step_ms"]
+    return (
+        f"One traced step on each side, slower than a timed one, mostly in its host part. Timed, the median step went "
+        f"from {readable.number(before_ms, 'ms')} to {readable.number(after_ms, 'ms')}: believe that for how much "
+        "changed, and the bars for where."
+    )
 
 
 def _labels(runs: pd.DataFrame, run_ids: tuple[str, ...]) -> dict[str, str]:

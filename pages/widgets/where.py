@@ -34,7 +34,10 @@ def show_where(run_id: str, folder: str) -> bool:
     if summary is None:
         _offer_views(data.read(frames.record, run_id)["trace_file"], Path(folder))
         return False
-    _show_fixes(data.read(fixes.fixes, run_id), summary)
+    if summary.get("is_one_module"):  # views of before do not say
+        st.caption("What to fix first is told of whole steps; this trace was cut to one module of its step.")
+    else:
+        _show_fixes(data.read(fixes.fixes, run_id), summary)
     parts = data.read(views.step_parts, run_id)
     show_chart(steps.step_bars(parts, dark=is_dark()), parts, key="run_steps", name=f"step-parts-{run_id}")
     record = data.read(frames.record, run_id)

@@ -6,6 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from pages.charts import readable
+from pages.widgets import data
+from store import frames
 
 FAITHFUL = 1.25  # times the error of plain eager at the same precision
 MUCH_DRIFT = 0.1  # a baseline that moved by more was disturbed, and so were the others
@@ -85,11 +87,24 @@ def show_headlines(rows: pd.DataFrame) -> None:
             "something else. Measure again on a quiet machine before you believe a ratio.",
             icon=":material/warning:",
         )
+    _warn_of_busy(rows)
     with st.grid(4, min_column_width=165):
         for card in cards:
             with st.container(border=True, height="stretch", gap="xsmall"):
                 st.metric(card.title, card.value, help=card.help)
                 st.caption(card.run)
+
+
+def _warn_of_busy(rows: pd.DataFrame) -> None:
+    """The repeated baseline shows what moved from first to last; this, what may have moved a run between them."""
+    timed = rows.loc[rows["step_ms"].notna(), "run_id"]
+    busy = data.read(frames.busy_runs, tuple(timed))
+    if busy:
+        st.warning(
+            f"{len(busy)} of {len(timed)} runs were timed while other programs kept this machine's cores busy: their "
+            "notes say how much. Measure again on a quiet machine before you believe a ratio, or what follows from it.",
+            icon=":material/warning:",
+        )
 
 
 def baseline_of(rows: pd.DataFrame) -> str | None:

@@ -14,6 +14,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+ONLY_MODULE = "steplensOnlyModule"  # a key of the file, which a slice of one module writes
 FLOATS = ("occupancy", "blocks_per_sm", "warps_per_sm", "bandwidth_gbs")
 
 
@@ -170,6 +171,12 @@ class Trace:
         properties = self.metadata.get("deviceProperties")
         first = properties[0] if isinstance(properties, list) and properties else {}
         return first.get("name") if isinstance(first, dict) else None
+
+    @property
+    def only_module(self) -> str | None:
+        """The one module that a slice was cut to; all other time in it looks idle."""
+        module = self.metadata.get(ONLY_MODULE)
+        return module if isinstance(module, str) else None
 
     def name_code(self, name: str) -> int:
         """The number of a name, or -2 (which no row has) where the trace lacks it."""

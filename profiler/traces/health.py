@@ -74,6 +74,9 @@ def health(found: Attribution) -> Health:
 
 def _of_reading(found: Attribution) -> Iterator[Finding]:
     """What was repaired, lost or left out."""
+    if found.trace.only_module is not None:
+        what = "cut to one module, all other time looks idle"
+        yield Finding(level="warning", what=what, count=1, example=found.trace.only_module[:80])
     for kind, note in found.trace.notes.items():
         level: Level = "note" if kind.startswith("left out") else "warning"
         share = note.count / found.trace.num_events if found.trace.num_events else None

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from profiler.traces.attribute import attribute
-from profiler.traces.columns import Notes, Trace
+from profiler.traces.columns import ONLY_MODULE, Notes, Trace
 from profiler.traces.cut import Cut, Thread, cut_out
 from profiler.traces.decode import mend, up_to_end
 from profiler.traces.gather import ARROWS, KINDS
@@ -68,6 +68,8 @@ def write_slice(
     """
     found = attribute(read_trace(source, max_bytes=max_bytes))
     cut = cut_out(found, step, module)
+    if module is not None:
+        found.trace.metadata[ONLY_MODULE] = module
     with target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
         what = f"step {step}" + (f" of {source.name}" if module is None else f", module {module} of {source.name}")
         return _write(packed, found.trace, _kept(source, found.trace, cut), what)

@@ -95,6 +95,7 @@ def _summary(found: Attribution, step: int) -> dict[str, Any]:
         "device_ns": int(per_step[step]),
         "on_gpu": found.on_gpu,
         "device_name": found.trace.device_name,
+        "is_one_module": found.trace.only_module is not None,
         "peaks": ceilings(found.trace.device_name) or {},
         "knows_modules": knows_modules(found, pieces_of(found, step)),
         "health": asdict(health(found)),

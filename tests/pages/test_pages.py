@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from profiler.combo import FAMILIES
+from profiler.record import BUSY
 from runs import job_queue, sweep
 from runs.job import measure_job
 from tests.pages.conftest import HOMES
@@ -100,6 +101,13 @@ def test_overview_says_what_won(make_home: Make, open_page: Open) -> None:
     assert titles(app)[0].startswith("Speedup over the baseline")
     assert "clocks not locked" in words(app)
     assert "random weights" in words(app)
+
+
+def test_overview_warns_of_runs_that_other_programs_disturbed(make_home: Make, open_page: Open) -> None:
+    record = make_home("full") / "runs" / "ladder-04" / "record.json"
+    whole = json.loads(record.read_text())
+    record.write_text(json.dumps(whole | {"notes": [f"{BUSY}: load average 6.0 on 2 cores while timing"]}))
+    assert any("1 of 8 runs were timed while" in warning.value for warning in open_page("overview").warning)
 
 
 def test_overview_of_a_study_without_a_single_time_keeps_its_rows(make_home: Make, open_page: Open) -> None:

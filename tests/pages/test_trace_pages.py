@@ -13,7 +13,7 @@ from store import folders
 from tests.pages.test_pages import titles, words
 from tests.support.run_folders import CPU_WORKLOAD, GPU_WORKLOAD, write_run
 from tests.support.trace_views import in_unet, on_cpu, recorded, write_traced_run
-from tests.support.traces import COMPILED, EAGER, attributed, kernel, step
+from tests.support.traces import COMPILED, EAGER, attributed, kernel, module, op, step
 
 Open = Callable[..., AppTest]
 Make = Callable[[str], Path]
@@ -27,6 +27,8 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_traced_run(root, "no-modules", recorded(EAGER))
     write_traced_run(root, "cpu", on_cpu(), workload=CPU_WORKLOAD)
     write_traced_run(root, "broken", attributed(step(0, 90), kernel("lost", 10, 20, correlation=77)))
+    slice_rows = (*step(0, 100_000), module("down", 0, 9000), op("aten::mm", 0, 9000))
+    write_traced_run(root, "sliced", attributed(*slice_rows, steplensOnlyModule="down"))
     write_run(root, run_id="old", workload=GPU_WORKLOAD)
     return root
 
@@ -45,6 +47,14 @@ def test_run_answers_first_what_to_fix_first(home: None, open_page: Open) -> Non
     assert first.count("\n2. ") == first.count("\n3. ") == 1
     assert "\n4. " not in first
     assert "The traced step in parts" in titles(app)
+
+
+def test_a_slice_of_one_module_gets_no_advice_on_the_time_that_was_cut_away(home: None, open_page: Open) -> None:
+    app = open_page("run", run="sliced")
+    assert not app.exception
+    assert "What to fix first is told of whole steps" in words(app)
+    assert not any("Python overhead" in element.value for element in app.markdown)
+    assert any("cut to one module" in warning.value for warning in app.warning)
 
 
 LANDMARKS = {
@@ -96,6 +106,7 @@ def test_compare_shows_where_the_difference_comes_from(home: None, open_page: Op
     assert not app.exception
     assert {"Where the difference comes from", "The same parts in every run"} <= set(titles(app))
     assert "1 of the chosen runs keep no parts" in words(app)
+    assert "Timed, the median step went from" in words(app), "one traced step alone is no speedup"
 
 
 def test_compare_without_modules_in_one_trace_cuts_by_class_and_phase(home: None, open_page: Open) -> None:

@@ -1,6 +1,6 @@
 import inspect
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 from profiler.combo import FAMILIES, Combo
 from profiler.record import Metrics, SweepPlace
 from profiler.workload import Workload
-from store import frames
+from store import frames, labels
 from store.db import StoreError
 from store.ingest import sync
 from tests.support.run_folders import (
@@ -135,7 +135,7 @@ def test_every_frame_is_in_the_tests_below() -> None:
         for name, value in inspect.getmembers(frames, inspect.isfunction)
         if value.__module__ == frames.__name__ and not name.startswith("_")
     }
-    assert public - {"record"} == set(COLUMNS)
+    assert public - {"record", "busy_runs"} == set(COLUMNS), "all but those two answer with a table"
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -206,6 +206,16 @@ def test_ladder_golden(run_ids: list[str]) -> None:
     # compile_s * 1000 / (eager step - step): 39 s against 38 - 25 ms, and 60 s against 38 - 20 ms
     assert ladder["break_even_steps"].dropna().tolist() == pytest.approx([3000.0, 60_000 / 18])
     assert ladder["memory_ratio"].iloc[2] == pytest.approx(2.1 / 6.2)
+
+
+def test_runs_that_changed_alike_get_their_whole_label() -> None:
+    one, two, three = {"attention": "sdpa"}, {"precision": "bf16"}, {"memory_format": "channels_last"}
+    combos = [Combo(**changes) for changes in ({}, one, two, three, one | three, two | three)]
+    place = {"workload_key": "w", "sweep_role": "candidate"}
+    rows = [asdict(c) | place | {"sweep_position": i, "combo_label": c.label} for i, c in enumerate(combos)]
+    shown = labels.steps(pd.DataFrame(rows))
+    assert len(set(shown)) == len(shown)
+    assert shown[4] == "sdpa · channels_last"
 
 
 def test_runs_without_a_time_keep_their_row_and_have_no_numbers(run_ids: list[str]) -> None:

@@ -384,3 +384,9 @@ def test_the_batches_chart_tells_the_prediction_and_its_check(rows: dict[str, pd
     assert "batch 7 is the largest that should fit, and batch 8 did not" in text
     assert "were off by at most" in text
     assert "but batch 8 did not" in batches.reading(own.assign(largest_batch=9, verdict="refuted"))
+
+
+def test_a_single_step_claims_no_spread(rows: dict[str, pd.DataFrame]) -> None:
+    said = str(samples.samples(rows["samples"].query("metric == 'step_ms'").head(1)).layout.title)
+    assert "how far steps differ is unknown" in said
+    assert "middle half" not in said

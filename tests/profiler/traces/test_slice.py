@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from profiler.traces.attribute import Attribution, attribute
+from profiler.traces.health import health
 from profiler.traces.read import read_trace
 from profiler.traces.slice import write_slice
 from profiler.traces.tables import kernel_table
@@ -88,6 +89,8 @@ def test_a_module_has_all_in_it_and_the_ranges_around_it(two_steps: Path, tmp_pa
     )
     found = attribute(read_trace(output))
     assert kernel_table(found).column("module").to_pylist() == ["down.0"]
+    (finding,) = (one for one in health(found).findings if one.what.startswith("cut to one module"))
+    assert (finding.level, finding.example) == ("warning", "down"), "else what was cut away reads as idle time"
 
 
 @pytest.mark.parametrize("trace", RECORDED, ids=lambda path: path.parent.name[:20] + path.name[:20])
