@@ -38,12 +38,11 @@ class Curves:
         self.points.setdefault(name, []).append((x, y))
 
     def write(self, file: Path) -> None:
-        """Write the points that are finite; no file where there are none."""
+        """Write all points, one that is NaN or infinite as null: a gap in its curve; no file where there are none."""
         rows = [
-            {"name": name, "x": x, "y": y}
+            {"name": name, "x": x, "y": y if math.isfinite(y) else None}
             for name, points in self.points.items()
             for x, y in points
-            if math.isfinite(y)
         ]
         if rows:
             pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file, compression="zstd")

@@ -30,7 +30,9 @@ from profiler.workload import Workload
 from tests.support.run_folders import FIXTURE_CPU
 from tests.support.unets import subject, workload
 
-pytestmark = [  # the compiler's own, at block inputs
+pytestmark = [
+    pytest.mark.slow,
+    # the compiler's own, at block inputs
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),
 ]
 TRAIN = workload(mode="train")

@@ -97,11 +97,12 @@ def test_the_curve_ends_with_its_time() -> None:
     assert len(train(made, 50, now=lambda: next(moments)).points["loss"]) == 2  # 3 times min_seconds of 60
 
 
-def test_the_file_holds_finite_points_alone(tmp_path: Path) -> None:
+def test_a_point_that_is_not_finite_is_a_gap(tmp_path: Path) -> None:
     curves = Curves({"loss": [(1, 0.5), (2, float("nan"))], "loss_scale": [(1, 65536.0)]})
     curves.write(tmp_path / "curves.parquet")
     assert pq.read_table(tmp_path / "curves.parquet").to_pylist() == [
         {"name": "loss", "x": 1.0, "y": 0.5},
+        {"name": "loss", "x": 2.0, "y": None},
         {"name": "loss_scale", "x": 1.0, "y": 65536.0},
     ]
     Curves().write(tmp_path / "none.parquet")

@@ -18,6 +18,8 @@ from runs.job_queue import ROOT
 from tests.support.two_ranks import CASES, Found, launch
 from tests.support.unets import collect, compare, conditional_unet, subject, workload
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Found:
