@@ -72,6 +72,8 @@ def slice_command(find: Callable[[typer.Context, str], Path]) -> Callable[..., N
         folder = find(ctx, run_id)
         if not output.absolute().parent.is_dir():
             fail(f"there is no folder {output.absolute().parent}", 2)
+        if not output.name.endswith(".json.gz"):
+            fail(f"a slice is packed: name it {output.stem}.json.gz", 2)
         with usage():
             num_events = slices.write_slice(folder, output, step=step, module=module)
         print(f"{num_events} events in {output} ({output.stat().st_size / 2**20:.2f} MiB): drop it on ui.perfetto.dev")

@@ -55,7 +55,10 @@ def stack(workload: Workload, options: Options) -> Combo:
         return _STACKS["train" if workload.mode == "train" else "inference", workload.device]
     chosen = Combo.from_dict({family: one for family, (one,) in lists.items()})
     if chosen == BASELINE:
-        raise ValueError("the stack is the baseline itself: choose something else in at least one family")
+        raise ValueError(
+            "the stack is the baseline itself: what you name is the whole stack, so name more than the baseline's "
+            "choices, or none for the default"
+        )
     return chosen
 
 

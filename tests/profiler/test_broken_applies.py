@@ -37,7 +37,7 @@ pytestmark = [
 ]
 TRAIN = workload(mode="train")
 INFERENCE = workload("tiny", resolution=64)  # for what has no backward, and needs layers of some size
-SMALLEST = workload("tests.support.unets:one_level_unet", mode="train")  # the compiler is slow
+SMALLEST = workload("tests.support.unets:one_level_unet")  # the compiler is slow, and slower for a backward
 Apply = Callable[[str], Subject]  # the real apply of the family, on this subject
 Broken = Callable[[Subject, Apply], Subject]
 

@@ -117,6 +117,9 @@ def test_the_command_line_from_import_to_slice(home: Path, tmp_path: Path) -> No
     made = call("views", row["run_id"])
     assert made.exit_code == 0, made.output
     assert (home / "views" / row["run_id"] / "ledger.parquet").is_file()
+    unpacked = call("slice", row["run_id"], "-o", str(tmp_path / "slice.json"))
+    assert unpacked.exit_code == 2
+    assert "a slice is packed: name it slice.json.gz" in unpacked.output
     refused = call("slice", row["run_id"], "--module", "down", "-o", str(tmp_path / "no.json.gz"))
     assert refused.exit_code == 2
     assert "no module names: profile with with_stack=True" in refused.output
