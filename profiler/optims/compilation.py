@@ -43,8 +43,8 @@ _MODES = {
 _REGION = {"compiled regions": r"Torch-Compiled Region|CompiledFxGraph|CompiledFunction"}
 _REGION_CALL = "Torch-Compiled Region"
 _WORK = re.compile(r"aten::(convolution|addmm|mm|bmm|baddbmm)$")
-# Of one class of block: SDXL has a dozen. Dynamo gives up after eight and runs the rest as it is, not only block by
-# block: a kernel that breaks the graph (flash-attn-4) leaves each block to be compiled by itself, too.
+# Of one class of block: SDXL has a dozen, and Dynamo gives up after eight and runs the rest as it is. A whole UNet is
+# compiled block by block, too, where a kernel breaks the graph (flash-attn-4).
 _MAX_SHAPES = 64
 _TRITON = {"Triton kernels": r"^triton_(poi|red|per|tem|mm|conv)"}
 _GRAPHS = {"graph launches": r"cudaGraphLaunch|cuGraphLaunch"}
