@@ -48,7 +48,10 @@ class Options:
     )
     vary: str = field(
         default="",
-        metadata={"help": "around: the families whose choices are exchanged, e.g. attention,precision. [default: all]"},
+        metadata={
+            "help": "around: the families whose choices are exchanged, or single choices of them, "
+            "e.g. attention,compilation=regional. [default: all but max_autotune]"
+        },
     )
     families: Mapping[str, Sequence[str]] = field(default_factory=dict)  # family -> choices, for the sweeps that ask
 

@@ -85,19 +85,24 @@ def around(workload: Workload, options: Options, machine: Machine | None) -> lis
     """The stack, then the stack with one choice exchanged: every other choice of every family, or of those to vary."""
     ladder, whole = Ladder(workload), stack(workload, options)
     ladder.branch("the whole stack", **whole.to_dict())
-    for family in _varied(options.vary, workload.mode):
-        for choice in choices(family):
-            if choice not in (getattr(whole, family), SEARCHING):
-                ladder.branch(f"the stack with {family}={choice}", **whole.to_dict() | {family: choice})
+    for family, choice in _varied(options.vary, workload.mode):
+        if choice != getattr(whole, family):
+            ladder.branch(f"the stack with {family}={choice}", **whole.to_dict() | {family: choice})
     return ladder.end()
 
 
-def _varied(vary: str, mode: str) -> list[str]:
+def _varied(vary: str, mode: str) -> list[tuple[str, str]]:
+    """(family, choice) in Combo's order: all of each family that is named alone, or just the choices that are named."""
     possible = [family for family in FAMILIES if applies(family, mode)]
     wanted = [name.strip() for name in vary.split(",")] if vary else possible
-    if unknown := sorted(set(wanted) - set(possible)):
+    if unknown := sorted({name.partition("=")[0] for name in wanted} - set(possible)):
         raise ValueError(f"vary: no family {', '.join(unknown)} in mode={mode}: choose from {', '.join(possible)}")
-    return [family for family in possible if family in wanted]
+    named = {(family, choice) for family, sign, choice in (name.partition("=") for name in wanted) if sign}
+    known = [(family, choice) for family in possible for choice in choices(family)]
+    if wrong := sorted(named - set(known)):
+        family, choice = wrong[0]
+        raise ValueError(f"vary: {family} has no choice {choice}: choose from {', '.join(choices(family))}")
+    return [(family, one) for family, one in known if (family, one) in named or (family in wanted and one != SEARCHING)]
 
 
 def pairs(workload: Workload, options: Options, machine: Machine | None) -> list[Rung]:

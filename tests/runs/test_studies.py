@@ -67,9 +67,27 @@ def test_around_exchanges_one_choice_of_the_stack_at_a_time() -> None:
     assert all(len(one) == 1 for one in differences)
 
 
-def test_around_varies_families_that_exist() -> None:
-    with pytest.raises(ValueError, match="no family optimizer in mode=inference: choose from attention"):
-        runs("around", INFERENCE, vary="optimizer")
+def test_around_exchanges_single_choices_too() -> None:
+    vary = "compilation=max_autotune, precision=fp16, memory_format"
+    _, whole, *exchanged, _ = [job.combo for job in runs("around", INFERENCE, vary=vary)]
+    assert [one.difference(whole) for one in exchanged] == [
+        {"precision": "fp16"},
+        {"memory_format": "contiguous"},
+        {"compilation": "max_autotune"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("vary", "message"),
+    [
+        ("optimizer", "no family optimizer in mode=inference: choose from attention"),
+        ("attention=fast", "attention has no choice fast: choose from math, sdpa"),
+        ("attention=", "attention has no choice : choose from math"),
+    ],
+)
+def test_around_varies_what_exists(vary: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        runs("around", INFERENCE, vary=vary)
 
 
 def test_pairs_hold_each_alone_and_every_two() -> None:
