@@ -1,12 +1,14 @@
-"""Fits: the largest batch that fits, from a line through two measured peaks, and how far such lines were off.
+"""Fits: the largest batch that fits, from a line through two measured peaks, and whether that is so.
 
 A step's peak is the highest of several instants (end of forward, optimizer), each of which grows with the batch by its
 own line; the line through the two largest measured batches is the one that goes on. It knows nothing of workspace that
 a library takes by leaps: so each measured batch is also predicted from the two below it, and the error is shown.
+
+Where the largest measured batch is at or above what the two below it predict, it is their check and not part of a line
+of its own: otherwise every prediction would move to agree with what refutes it.
 """
 
 import math
-from typing import Any
 
 import pandas as pd
 
@@ -17,7 +19,7 @@ _TYPES = {
     **{"batch": "Int64", "status": "str", "cause": "str"},
     **dict.fromkeys(("peak_gib", "predicted_gib", "error"), "float64"),
     **dict.fromkeys(("per_sample_gib", "fixed_gib", "capacity_gib"), "float64"),
-    **{"largest_batch": "Int64", "verdict": "str"},
+    **{"basis": "str", "largest_batch": "Int64", "verdict": "str"},
 }
 
 
@@ -29,15 +31,32 @@ def largest_batch(siblings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_TYPES)).astype(_TYPES)
 
 
+def to_try(rows: pd.DataFrame) -> list[int]:
+    """Of the predicted batch and the next one up, those that nobody has run yet. rows: one series of largest_batch."""
+    largest = rows["largest_batch"].iloc[0]
+    if pd.isna(largest) or rows["verdict"].iloc[0] == "refuted":
+        return []
+    return [batch for batch in (int(largest), int(largest) + 1) if batch > 0 and batch not in set(rows["batch"])]
+
+
 def _fitted(rows: list[Row]) -> list[Row]:
     """One series, its batches ascending."""
     measured = [row for row in rows if pd.notna(row["peak_gib"])]
-    line = _line(measured[-2:])
+    capacity = _capacity(measured)
+    basis = _basis(measured, capacity)
+    line = _line(basis)
     fit: Row = {"per_sample_gib": line[0], "fixed_gib": line[1]} if line else {}
-    fit |= {"capacity_gib": _capacity(measured)}
-    fit |= {"largest_batch": _largest(line, fit["capacity_gib"])}
+    fit |= {"basis": " and ".join(str(row["batch"]) for row in basis) if line else None}
+    fit |= {"capacity_gib": capacity, "largest_batch": _largest(line, capacity)}
     fit |= {"verdict": _verdict(rows, fit["largest_batch"])}
     return [row | fit | _predicted(row, measured) for row in rows]
+
+
+def _basis(measured: list[Row], capacity: float | None) -> list[Row]:
+    """The two batches that predict: the largest two, but for a largest one that checks the two below it."""
+    below = _largest(_line(measured[-3:-1]), capacity)
+    is_check = below is not None and measured[-1]["batch"] >= below
+    return measured[-3:-1] if is_check else measured[-2:]
 
 
 def _predicted(row: Row, measured: list[Row]) -> Row:
@@ -71,11 +90,13 @@ def _largest(line: tuple[float, float] | None, capacity: float | None) -> int | 
     return max(0, math.floor((capacity - line[1]) / line[0]))
 
 
-def _verdict(rows: list[Row], largest: Any) -> str:
-    """unknown, unchecked (nothing was out of memory), borne out, or refuted by a batch that should have fitted."""
+def _verdict(rows: list[Row], largest: int | None) -> str:
+    """unknown; refuted by a batch that fits above it or does not at or below it; borne out (it fits, and the next one
+    up does not); else unchecked.
+    """
     if largest is None:
         return "unknown"
-    too_large = [row["batch"] for row in rows if row["status"] == "oom"]
-    if not too_large:
-        return "unchecked"
-    return "borne out" if min(too_large) > largest else "refuted"
+    fits = {row["batch"]: bool(pd.notna(row["peak_gib"])) for row in rows}
+    if any(fit != (batch <= largest) for batch, fit in fits.items()):
+        return "refuted"
+    return "borne out" if fits.keys() >= {largest, largest + 1} - {0} else "unchecked"

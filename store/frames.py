@@ -171,7 +171,8 @@ def largest_batch(run_ids: Sequence[str], *, database: Path | None = None) -> pd
     """One row per run and batch measured of the same combo on the same kind of device (or out of memory there).
 
     predicted_gib is the peak as a line through the two batches below has it, error how far that was off;
-    largest_batch what the line through the two largest says of the device's memory (null on a CPU).
+    largest_batch what the line through the batches of basis says of the device's memory (null on a CPU), verdict what
+    runs at, below and above it say of that.
     """
     return fits.largest_batch(_query("same_but_batch", database, run_ids=list(dict.fromkeys(run_ids))))
 

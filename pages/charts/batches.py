@@ -1,4 +1,6 @@
-"""Batches: peak memory over batch, the line through the two largest, and where it meets the device's memory."""
+"""Batches: peak memory over batch, the line through two of them, and where it meets the device's memory."""
+
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,9 +16,7 @@ def batches(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     own = rows[rows["per_sample_gib"].notna()]
     if own.empty:
         return theme.empty(TITLE, "It takes two measured batches of one combo to predict others.", dark=dark)
-    figure = theme.titled(
-        TITLE, "Dots: measured peaks; dotted: the line through the two largest", dark=dark, height=360
-    )
+    figure = theme.titled(TITLE, "Dots: measured peaks; dotted: the line through two of them", dark=dark, height=360)
     for (_, series), colour in zip(own.groupby("anchor_run_id", sort=False), COLOURS, strict=False):
         _draw_series(figure, series, colour, dark)
     capacity = own["capacity_gib"].min()
@@ -91,21 +91,35 @@ def _sentence(rows: pd.DataFrame, *, with_name: bool) -> str:
     first, who = rows.iloc[0], f"{rows['combo_label'].iloc[0]}: a" if with_name else "A"
     text = f"{who} sample takes {readable.gib(first['per_sample_gib'])}, all else {readable.gib(first['fixed_gib'])}"
     if pd.notna(first["largest_batch"]):
-        text += f"; batch {first['largest_batch']} is the largest that should fit"
+        text += f"; from batches {first['basis']}, predicted: {first['largest_batch']} is the largest that fits; "
+        text += _check(rows, int(first["largest_batch"]))
     elif pd.isna(first["capacity_gib"]):
         text += "; what fits is unknown, since the device's memory is"
-    gone = rows.loc[rows["status"] == "oom", "batch"]
-    if first["verdict"] == "borne out":
-        text += f", and batch {gone.min()} did not"
-    elif first["verdict"] == "refuted":
-        text += f", but batch {gone.min()} did not"
-    elif first["verdict"] == "unchecked":
-        text += "; no larger one was tried"
     errors = rows["error"].dropna()
     if len(errors):
         worst = errors.loc[errors.abs().idxmax()]
         text += f". Measured batches, predicted from the two below them, were off by at most {abs(worst):.1%}"
     return text + "."
+
+
+def _check(rows: pd.DataFrame, largest: int) -> str:
+    """What runs say of a prediction: of the batch itself and the next one up, or of those that refute it."""
+    said = {int(row.batch): _outcome(row) for row in rows.itertuples()}
+    fits = dict(zip(said, rows["peak_gib"].notna(), strict=True))
+    against = [said[batch] for batch, fit in fits.items() if fit != (batch <= largest)]
+    if against:
+        return f"refuted: {', '.join(against)}"
+    if not {largest, largest + 1} & fits.keys():
+        beyond = [said[batch] for batch in fits if batch > largest][:1]
+        return ", ".join(["not checked", *beyond])
+    both = [said.get(batch, f"{batch} is not checked") for batch in (largest, largest + 1) if batch]
+    return f"checked: {', '.join(both)}"
+
+
+def _outcome(row: Any) -> str:
+    return (
+        f"{row.batch} fits (peak {readable.gib(row.peak_gib)})" if pd.notna(row.peak_gib) else f"{row.batch} does not"
+    )
 
 
 def _hover(row: tuple[object, ...]) -> str:

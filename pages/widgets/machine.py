@@ -1,11 +1,15 @@
 """This machine: what the probe found out about it, and which runs are its own."""
 
+from dataclasses import replace
+
 import pandas as pd
 import streamlit as st
 
 from pages.charts import readable
 from pages.widgets import jobs
 from profiler.machine import Machine
+from profiler.record import Record
+from profiler.why_not import why_not
 from profiler.workload import Workload
 from runs import job_queue, sweep
 from runs.job import home
@@ -43,3 +47,20 @@ def has_own_runs(runs: pd.DataFrame) -> bool:
 
 def quick_workload(found: Machine) -> Workload:
     return Workload(model="tiny", device=sweep.default_device(found))
+
+
+def why_not_here(run: Record) -> str | None:
+    """Why this machine cannot measure what would stand beside a run; None if it can."""
+    found = job_queue.read_machine()
+    if run.combo is None or run.workload is None:
+        return "it is an imported trace, which does not say what was run"
+    if found is None:
+        return "this machine was not looked at yet: open the Launch page"
+    own = replace(run, machine=found)
+    if (run.device_name, _torch(run)) != (own.device_name, found.torch):
+        return f"it takes {run.device_name} with torch {_torch(run)}, and here is {own.device_name} with {found.torch}"
+    return why_not(run.combo, run.workload, found)
+
+
+def _torch(run: Record) -> str | None:
+    return run.machine.torch if run.machine else None

@@ -1,14 +1,18 @@
 """Where a run's memory goes: the peak's parts, the allocator, what recomputation buys, and which batch would fit."""
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from pages.charts import allocator, batches, ledger, peak
-from pages.widgets import data, tables
+from pages.widgets import data, jobs, machine, tables
 from pages.widgets.chart import is_dark, show_chart
-from store import frames
+from profiler.record import Record
+from runs import job_queue
+from runs.job import Job, measure_job, with_references
+from store import fits, frames
 
 Column = st.column_config
 
@@ -30,6 +34,28 @@ def show_batches(run_ids: tuple[str, ...], key: str) -> None:
     if rows["per_sample_gib"].notna().any():
         show_chart(batches.batches(rows, dark=is_dark()), rows, key=key, name="largest-batch")
         st.caption(batches.reading(rows))
+        for run_id, own in rows.groupby("anchor_run_id", sort=False):
+            _offer_check(str(run_id), fits.to_try(own), key)
+
+
+def _offer_check(run_id: str, to_try: list[int], key: str) -> None:
+    """A button that starts the predicted batch and the next one up; where that makes no sense, why."""
+    if not to_try:
+        return
+    run, words = Record.from_dict(data.read(frames.record, run_id)), " and ".join(str(batch) for batch in to_try)
+    wanted = [measure_job(run.combo, replace(run.workload, batch=batch)) for batch in to_try]
+    asked = {(job.combo, job.workload) for job in wanted}
+    if asked & {(state.job.combo, state.job.workload) for state in jobs.under_way(jobs.jobs())}:
+        st.caption(f"Batch {words} of {run.label} is under way: see the Queue page.")
+    elif why := machine.why_not_here(run):
+        st.caption(f"Batch {words} of {run.label} would check this, but {why}.")
+    else:
+        label, place = f"Check it: run batch {words} of {run.label}", f"{key}_check_{run_id}"
+        st.button(label, key=place, icon=":material/fact_check:", on_click=_queue, args=(wanted,))
+
+
+def _queue(wanted: list[Job]) -> None:
+    jobs.attempt(job_queue.submit, with_references(wanted, job_queue.known_references()))
 
 
 def _show_peak(alive: pd.DataFrame, run_id: str, record: dict[str, Any]) -> None:

@@ -13,7 +13,16 @@ from profiler.record import BUSY
 from runs import job_queue, sweep
 from runs.job import measure_job
 from tests.pages.conftest import HOMES
-from tests.support.run_folders import CPU_WORKLOAD, FIXTURE_CPU, LADDER, Combo, write_ladder
+from tests.support.run_folders import (
+    CPU_WORKLOAD,
+    FIXTURE_CPU,
+    FIXTURE_GPU,
+    GPU_WORKLOAD,
+    LADDER,
+    Combo,
+    write_ladder,
+    write_run,
+)
 
 PAGES = sorted(path.stem for path in (Path(__file__).parents[2] / "pages").glob("*.py") if path.stem != "__init__")
 Open = Callable[..., AppTest]
@@ -288,3 +297,32 @@ def test_run_that_failed_shows_its_traceback(make_home: Make, open_page: Open) -
     app = open_page("run", run="broken")
     assert "RuntimeError" in app.error[0].value
     assert app.code[0].value.startswith("Traceback")
+
+
+def _two_batches(home: Path) -> None:
+    for batch, peak in ((2, 8.0), (4, 14.0)):
+        peaks = {"peak_allocated_gib": peak, "peak_reserved_gib": peak, "peak_device_gib": peak + 3.8}
+        write_run(home / "runs", run_id=f"b{batch}", workload=replace(GPU_WORKLOAD, batch=batch), metrics=peaks)
+
+
+def test_the_predicted_batch_and_the_next_one_up_are_one_click_away(
+    make_home: Make, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home("empty")
+    monkeypatch.setattr(job_queue, "read_machine", lambda home=None: FIXTURE_GPU)
+    _two_batches(home)
+    app = open_page("run", run="b4")
+    assert "24 is the largest that fits; not checked" in words(app)
+    app = app.button(key="run_batches_check_b4").click().run()
+    assert not app.exception
+    queued = [state.job for state in job_queue.list_jobs()]
+    assert [job.workload.batch for job in queued if job.kind == "measure"] == [24, 25]
+    assert {job.kind for job in queued} == {"measure", "reference"}
+    assert "is under way" in words(app)
+
+
+def test_a_prediction_for_another_machine_says_what_its_check_takes(make_home: Make, open_page: Open) -> None:
+    _two_batches(make_home("empty"))
+    app = open_page("run", run="b4")
+    assert "it takes Fixture GPU with torch 2.13.0, and here is Fixture CPU" in words(app)
+    assert not [button for button in app.button if "Check it" in button.label]

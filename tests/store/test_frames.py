@@ -11,7 +11,7 @@ import pytest
 from profiler.combo import FAMILIES, Combo
 from profiler.record import Metrics, SweepPlace
 from profiler.workload import Workload
-from store import frames, labels
+from store import fits, frames, labels
 from store.db import StoreError
 from store.ingest import sync
 from tests.support.run_folders import (
@@ -75,7 +75,7 @@ COLUMNS = {
     ],
     "largest_batch": [
         *("anchor_run_id", "run_id", "combo_label", "batch", "status", "cause", "peak_gib", "predicted_gib", "error"),
-        *("per_sample_gib", "fixed_gib", "capacity_gib", "largest_batch", "verdict"),
+        *("per_sample_gib", "fixed_gib", "capacity_gib", "basis", "largest_batch", "verdict"),
     ],
     "telemetry": ["time_s", "power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "utilisation"],
     "curves": ["name", "x", "y"],
@@ -465,7 +465,27 @@ def test_the_largest_batch_is_where_the_line_meets_the_devices_memory(root: Path
     assert rows["largest_batch"].unique().tolist() == [24]  # 2 + 24 * 3 = 74, 25 would be 77
     assert rows["predicted_gib"].tolist()[2:] == [26.0, 98.0]
     assert rows["error"].iloc[2] == 0
+    assert rows["basis"].unique().tolist() == ["4 and 8"]
+    assert rows["verdict"].unique().tolist() == ["unchecked"]  # that 32 does not fit says nothing of 25
+    assert fits.to_try(rows) == [24, 25]
+
+
+def test_a_prediction_is_borne_out_where_it_fits_and_the_next_batch_does_not(root: Path, database: Path) -> None:
+    assert fits.to_try(_batches(root, {2: 8.0, 4: 14.0, 24: 73.0})) == [25]
+    write_run(root, run_id="b25", workload=replace(GPU_WORKLOAD, batch=25), status="oom")
+    sync()
+    rows = frames.largest_batch(("b2",))
+    assert rows["basis"].unique().tolist() == ["2 and 4"], "the check moves no line"
+    assert rows["largest_batch"].unique().tolist() == [24]
     assert rows["verdict"].unique().tolist() == ["borne out"]
+    assert fits.to_try(rows) == []
+
+
+def test_a_larger_batch_that_fits_refutes_the_line(root: Path, database: Path) -> None:
+    rows = _batches(root, {2: 8.0, 4: 14.0, 30: 60.0})
+    assert rows["largest_batch"].unique().tolist() == [24]
+    assert rows["verdict"].unique().tolist() == ["refuted"]
+    assert fits.to_try(rows) == []
 
 
 def test_a_batch_that_should_have_fitted_refutes_the_line(root: Path, database: Path) -> None:

@@ -380,10 +380,25 @@ def test_the_batches_chart_tells_the_prediction_and_its_check(rows: dict[str, pd
     dots = [trace for trace in figure.data if trace.mode == "markers"]
     assert sum(len(trace.x) for trace in dots) == len(own)
     assert {trace.name for trace in dots} >= {"out of memory"}
-    text = batches.reading(own.assign(largest_batch=7, verdict="borne out"))
-    assert "batch 7 is the largest that should fit, and batch 8 did not" in text
-    assert "were off by at most" in text
-    assert "but batch 8 did not" in batches.reading(own.assign(largest_batch=9, verdict="refuted"))
+    assert "were off by at most" in batches.reading(own.assign(largest_batch=7))
+
+
+@pytest.mark.parametrize(
+    ("peaks", "says"),
+    [
+        ({}, "not checked"),
+        ({32: None}, "not checked, 32 does not"),
+        ({24: 74.0}, "checked: 24 fits (peak 74.0 GiB), 25 is not checked"),
+        ({24: 74.0, 25: None}, "checked: 24 fits (peak 74.0 GiB), 25 does not"),
+        ({30: 70.0}, "refuted: 30 fits (peak 70.0 GiB)"),
+        ({16: None}, "refuted: 16 does not"),
+    ],
+)
+def test_a_prediction_stands_beside_what_checked_it(peaks: dict[int, float | None], says: str) -> None:
+    rows = [{"batch": batch, "peak_gib": peak, "error": None} for batch, peak in ({2: 8.0, 4: 14.0} | peaks).items()]
+    line = {"anchor_run_id": "a", "per_sample_gib": 3.0, "fixed_gib": 2.0, "capacity_gib": 76.0, "basis": "2 and 4"}
+    said = batches.reading(pd.DataFrame(rows).astype({"peak_gib": "float64"}).assign(**line, largest_batch=24))
+    assert f"from batches 2 and 4, predicted: 24 is the largest that fits; {says}." in said
 
 
 def test_a_single_step_claims_no_spread(rows: dict[str, pd.DataFrame]) -> None:
