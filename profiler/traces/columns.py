@@ -117,6 +117,7 @@ class Allocations(Columns):
 class Syncs(Ranges):
     """cuda_sync and cuda_event rows, which only some traces have."""
 
+    device: Ints
     stream: Ints
     correlation: Ints
     wait_stream: Ints

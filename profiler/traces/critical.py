@@ -1,7 +1,7 @@
 """Critical path: the chain of kernels and host work that a step had to wait for, from its end back to its start.
 
-Walking back from the end: a kernel was held up by the kernel before it where it was launched in time, else by the
-host's launch; the host ran freely back to the last wait for the GPU, which was held up by the last kernel before it.
+Walking back from the end: a kernel was held up by the one that it waits for (waits.py) where it was launched in time,
+else by the host's launch; the host ran freely back to the last wait for the GPU, which a kernel held up.
 The segments fill the step's wall time. A host that never waits is the whole path, however busy the GPU was.
 """
 
@@ -11,26 +11,27 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from profiler.traces.attribute import Attribution, Work
+from profiler.traces.attribute import Attribution
 from profiler.traces.breakdown import step_windows
 from profiler.traces.classify import CATEGORIES
-from profiler.traces.columns import Ints
-from profiler.traces.idle import waits_for_gpu
 from profiler.traces.tables import words
+from profiler.traces.waits import find_waits
 
 KINDS = ("kernel", "host", "launch", "gap", "sync")
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Plain lists, by end of the kernel and by end of the wait."""
+    """Waits as plain lists, which a loop reads faster."""
 
     start: list[int]
     end: list[int]
-    launch: list[int]  # when the launching call began, -1 where nobody knows
+    launch: list[int]
+    before: list[int]
     row: list[int]
     wait_start: list[int]
     wait_end: list[int]
+    waited_for: list[int]
 
 
 def critical_path(found: Attribution) -> pa.Table:
@@ -62,24 +63,16 @@ def critical_path(found: Attribution) -> pa.Table:
     )
 
 
-def _named(work: Work) -> tuple[Ints, Ints]:
-    return work.name, work.category
-
-
 def _rows(found: Attribution) -> _Rows:
-    work, launches = found.work, found.trace.launches
-    order = np.argsort(work.end_ns, kind="stable")
-    launch = np.where(work.launch >= 0, launches.start_ns[work.launch], -1) if len(launches) else work.launch
-    waits = launches.take(waits_for_gpu(found.trace)[launches.name]) if len(launches) else launches
-    by_end = np.argsort(waits.end_ns, kind="stable")
-    columns = (work.start_ns[order], work.end_ns[order], launch[order], order)
-    return _Rows(*(c.tolist() for c in (*columns, waits.start_ns[by_end], waits.end_ns[by_end])))
+    work, waits = found.work, find_waits(found)
+    kernels = (work.start_ns[waits.order], work.end_ns[waits.order], waits.launch_ns, waits.before, waits.order)
+    return _Rows(*(column.tolist() for column in (*kernels, waits.start_ns, waits.end_ns, waits.waited_for)))
 
 
 def _walk(rows: _Rows, start: int, end: int) -> list[tuple[int, int, int, int]]:
     """Segments (from, to, kind, work row) from the end to the start."""
     found: list[tuple[int, int, int, int]] = []
-    now, on_host = end, True
+    now, on_host, kernel, wait = end, True, -1, len(rows.wait_end)
 
     def reach(moment: int, kind: str, row: int = -1) -> None:
         nonlocal now
@@ -90,28 +83,24 @@ def _walk(rows: _Rows, start: int, end: int) -> list[tuple[int, int, int, int]]:
 
     while now > start:
         if on_host:
-            wait = bisect_right(rows.wait_end, now) - 1
-            wait_from = rows.wait_start[wait] if wait >= 0 else start
-            index = bisect_right(rows.end, rows.wait_end[wait]) - 1 if wait >= 0 else -1
+            wait = min(bisect_right(rows.wait_end, now), wait) - 1  # each once, so that even zero-length rows end
             if wait < 0 or rows.wait_end[wait] <= start:
                 reach(start, "host")
-            elif index < 0 or rows.end[index] <= wait_from:  # it had nothing to wait for
-                reach(wait_from, "host")
-            else:
-                reach(rows.wait_end[wait], "host")
-                reach(rows.end[index], "sync")
-                on_host = False
-            continue
-        index = bisect_right(rows.end, now) - 1
-        if index < 0 or rows.end[index] <= start:
+                break
+            kernel = rows.waited_for[wait]
+            if kernel < 0 or rows.end[kernel] <= rows.wait_start[wait]:  # it had nothing to wait for
+                reach(rows.wait_start[wait], "host")
+                continue
+            reach(rows.wait_end[wait], "host")
+            reach(rows.end[kernel], "sync")
+            on_host = False
+        if kernel < 0 or rows.end[kernel] <= start:
             reach(start, "host")
-            continue
-        reach(rows.end[index], "gap")
-        reach(rows.start[index], "kernel", rows.row[index])
-        before = bisect_right(rows.end, now) - 1
-        before_end = rows.end[before] if before >= 0 else start
-        launched = rows.launch[index]
-        if launched > before_end:
+            break
+        reach(rows.end[kernel], "gap")
+        reach(rows.start[kernel], "kernel", rows.row[kernel])
+        launched, kernel = rows.launch[kernel], rows.before[kernel]
+        if launched > (rows.end[kernel] if kernel >= 0 else start):
             reach(launched, "launch")
             on_host = True
     return found

@@ -225,6 +225,62 @@ def test_the_critical_path_follows_kernels_while_the_gpu_is_behind_and_the_host_
     ]
 
 
+TWO_STREAMS = (  # c waits for a alone, the host for c alone; b and d run beside them
+    *(launch(1, 10), kernel("a", 12, 40, correlation=1), launch(20, 14, name="cudaEventRecord")),
+    *(launch(21, 15, name="cudaStreamWaitEvent"), launch(2, 16), kernel("c", 42, 70, stream=20, correlation=2)),
+    *(launch(3, 18), kernel("b", 40, 41, correlation=3), launch(4, 20), kernel("d", 43, 71, correlation=4)),
+    launch(23, 22, name="cudaEventRecord"),
+)
+ON_EVENT = {"wait_on_stream": 20, "wait_on_cuda_event_record_corr_id": 23}
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "args"),
+    [
+        ("cudaEventSynchronize", "Event Sync", ON_EVENT | {"stream": 4294967295}),
+        ("cudaStreamSynchronize", "Stream Sync", {"stream": 20}),
+    ],
+)
+def test_the_critical_path_follows_streams_and_events_where_the_trace_names_them(
+    call: str, kind: str, args: dict[str, int]
+) -> None:
+    rows = (*TWO_STREAMS, launch(24, 30, name=call, until=72))
+    on_event = {"stream": 20, "wait_on_stream": 7, "wait_on_cuda_event_record_corr_id": 20}
+    waits = (
+        event("cuda_sync", "Stream Wait Event", 15, 16, correlation=21, device=0, **on_event),
+        event("cuda_sync", kind, 30, 72, correlation=24, device=0, **args),
+    )
+    start, end = [("host", None, 10), ("launch", None, 2), ("kernel", "a", 28)], [("host", None, 28)]
+    assert _path(*rows, *waits) == [*start, ("gap", None, 2), ("kernel", "c", 28), ("sync", None, 2), *end]
+    guessed = [("kernel", "b", 1), ("gap", None, 2), ("kernel", "d", 28), ("sync", None, 1)]
+    assert _path(*rows) == [*start, *guessed, *end], "without them, what ended last"
+
+
+def _path(*rows: Row) -> list[tuple[str, str | None, int]]:
+    path = critical_path(attributed(step(0, 100), *rows)).to_pylist()
+    return [(row["kind"], row["name"], row["duration_ns"]) for row in path]
+
+
+def test_a_stream_of_another_device_is_another_stream() -> None:
+    rows = (
+        *(launch(1, 10), kernel("own", 12, 40, correlation=1)),
+        *(
+            launch(2, 20),
+            kernel("other", 22, 60, correlation=2) | {"args": {"device": 1, "stream": 7, "correlation": 2}},
+        ),
+        launch(3, 30, name="cudaStreamSynchronize", until=62),
+    )
+    wait = event("cuda_sync", "Stream Sync", 30, 62, correlation=3, device=0, stream=7)
+    assert ("kernel", "own", 28) in _path(*rows, wait)
+    assert ("kernel", "other", 38) in _path(*rows)
+
+
+def test_kernels_and_waits_without_length_end_the_walk() -> None:
+    rows = (launch(1, 20), kernel("k", 20, 20, correlation=1), kernel("k", 20, 20, correlation=1))
+    waits = (launch(number, 20, name="cudaDeviceSynchronize", until=20) for number in (3, 4))
+    assert sum(row[2] for row in _path(*rows, *waits)) == 100
+
+
 def test_a_whole_trace_is_in_good_health_and_says_what_it_lacks() -> None:
     card = health(FOUND[SDPA])
     assert card.is_whole
