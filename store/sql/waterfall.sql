@@ -1,4 +1,4 @@
--- One row per part whose time differs between the tables before and after (ledgers), the largest change first.
+-- One row per part of either of the tables before and after (ledgers), the largest change first.
 -- $cut: class; place (the first two names of a module, and the phase); phase (class and phase).
 WITH row_of AS (
     SELECT part, phase, module, -duration_ns AS ns, duration_ns AS before_ns, 0 AS after_ns FROM before

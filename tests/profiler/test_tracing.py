@@ -12,9 +12,9 @@ from profiler import memory
 from profiler.combo import Combo
 from profiler.flops import forward_flop_per_sample
 from profiler.subject import Subject
-from profiler.traces.compare import profile_of, waterfall_by_place
 from profiler.tracing import Trace, write_tables
 from tests.support.unets import subject, trace, workload
+from tests.support.waterfalls import changes, wall_of, waterfall
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +86,10 @@ def test_the_forwards_flop_are_those_counted_on_the_model(traced: tuple[Subject,
 
 def test_two_attention_kernels_are_compared_by_module(traced: tuple[Subject, Trace, Path], tmp_path: Path) -> None:
     made, _ = subject(workload(mode="train"), Combo(attention="sdpa"))
-    before, after = (profile_of(one.attribution, depth=3) for one in (traced[1], trace(made, tmp_path)))
-    fall = waterfall_by_place(before, after)
-    assert fall.note == ""  # both know their modules, though they share no attention kernel
-    assert fall.before_ns + sum(fall.changes.values()) == fall.after_ns
-    assert {"down_blocks.0.attentions, forward", "down_blocks.0.attentions, backward"} <= set(fall.changes)
+    before, after = traced[1].attribution, trace(made, tmp_path).attribution
+    parts = changes(waterfall(before, after, "place"))  # though they share no attention kernel
+    assert sum(parts.values()) == wall_of(after) - wall_of(before)
+    assert {"down_blocks.0, forward", "down_blocks.0, backward"} <= set(parts)
 
 
 def test_operators_keep_their_shapes(traced: tuple[Subject, Trace, Path]) -> None:
