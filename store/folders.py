@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import duckdb
@@ -45,6 +46,12 @@ def default_roots() -> list[Path]:
 
 def of_run(run_id: str, database: Path) -> Path:
     """The folder of an indexed run. Raises StoreError for a run that is not."""
+    state = database.stat() if database.exists() else None
+    return _folder_of(run_id, database, state and (state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=4096)  # a page asks for the same run's folder a dozen times, and an open takes 15 ms
+def _folder_of(run_id: str, database: Path, state: object) -> Path:
     with db.reading(database) as connection:
         found = db.rows(connection, "folder_of_run", run_id=run_id)
     if not found:

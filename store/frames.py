@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from profiler.combo import FAMILIES
 from profiler.record import BUSY, Record
-from store import db, fits, folders, labels, modules, ratios, studies
+from store import db, fits, folders, labels, ratios, studies
 from store.db import Connection, StoreError
 
 MEMORY_CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "workspace", "other")
@@ -28,7 +28,9 @@ _TELEMETRY = {"time_ns": pa.int64()} | {
 _ALIVE = {"moment": pa.string(), "time_ns": pa.int64()} | dict.fromkeys(("category", "module", "block"), pa.string())
 _ALIVE |= {"bytes": pa.int64(), "num_storages": pa.int64()}
 _ALLOCATOR = dict.fromkeys(("time_ns", "requested_bytes", "reserved_bytes", "stuck_bytes"), pa.int64())
-_RECOMPUTED = {"step": pa.int32(), "duration_ns": pa.int64(), "phase": pa.string(), "module": pa.string()}
+_WORDS = pa.dictionary(pa.int32(), pa.string())  # as files have them: of a million rows spelling out takes 40 ms
+_RECOMPUTED = {"step": pa.int32(), "duration_ns": pa.int64(), "phase": _WORDS, "module": _WORDS}
+_RUN_BY = {"step": pa.int32(), "start_ns": pa.int64(), "module": _WORDS}
 _UNIT = r"^(.*?\b(?:resnets|transformer_blocks)\.\d+)"  # what checkpointing wraps
 _CURVES = {"name": pa.string(), "x": pa.float64(), "y": pa.float64()}
 
@@ -155,13 +157,15 @@ def recompute_ledger(run_id: str, *, database: Path | None = None) -> pd.DataFra
     What it spares is null without a run that differs in checkpointing alone. Empty where nothing is recomputed.
     """
     kernels = _rows_of_file(run_id, "kernels", _RECOMPUTED, database)
-    alive, plain = _rows_of_file(run_id, "alive", _ALIVE, database), pa.schema(_ALIVE).empty_table()
-    with db.reading(_database(database)) as connection:
-        twin = db.rows(connection, "plain_twin", run_id=run_id)
-    if twin:
-        plain = _rows_of_file(str(twin[0][0]), "alive", _ALIVE, database)
-    if "recompute" not in set(kernels["phase"].to_pylist()):
-        kernels, alive, plain = (table.slice(0, 0) for table in (kernels, alive, plain))
+    if "recompute" not in kernels["phase"].unique().to_pylist():
+        kernels = kernels.slice(0, 0)
+    alive = plain = pa.schema(_ALIVE).empty_table()
+    if len(kernels):
+        alive = _rows_of_file(run_id, "alive", _ALIVE, database)
+        with db.reading(_database(database)) as connection:
+            twin = db.rows(connection, "plain_twin", run_id=run_id)
+        if twin:
+            plain = _rows_of_file(str(twin[0][0]), "alive", _ALIVE, database)
     with db.scratch() as connection:
         tables = {"kernels": kernels, "alive": alive, "plain": plain}
         return db.query(connection, "recompute_ledger", tables, unit=_UNIT)
@@ -202,9 +206,9 @@ def trace_modules(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
 
     num_ops counts the operators of the module and of all in it. Empty where the trace names no modules.
     """
-    rows = _rows_of_file(run_id, "ops", {"step": pa.int32(), "start_ns": pa.int64(), "module": pa.string()}, database)
+    rows = _rows_of_file(run_id, "ops", _RUN_BY, database)
     with db.scratch() as connection:
-        return modules.with_those_around(db.query(connection, "trace_modules", {"ops": rows}))
+        return db.query(connection, "trace_modules", {"ops": rows})
 
 
 def record(run_id: str, *, database: Path | None = None) -> dict[str, Any]:

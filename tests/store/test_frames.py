@@ -1,4 +1,5 @@
 import inspect
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from datetime import timedelta
@@ -523,3 +524,16 @@ def test_a_cpu_has_a_line_but_no_largest_batch(root: Path, database: Path) -> No
     assert rows["predicted_gib"].tolist()[2] == 5.0
     assert rows[["capacity_gib", "largest_batch"]].isna().all(axis=None)
     assert rows["verdict"].unique().tolist() == ["unknown"]
+
+
+def test_a_run_that_moved_is_found_where_the_index_has_it_now(
+    root: Path, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(root, run_id="moves", status="failed", cause="here")
+    sync()
+    assert frames.record("moves")["cause"] == "here"
+    shutil.rmtree(root / "moves")
+    monkeypatch.setenv("STEPLENS_ROOTS", str(tmp_path / "there"))
+    write_run(tmp_path / "there", run_id="moves", status="failed", cause="there")
+    sync()
+    assert frames.record("moves")["cause"] == "there"
