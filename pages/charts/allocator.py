@@ -21,29 +21,30 @@ def allocator(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     figure = theme.titled(
         TITLE, "A step without the profiler; the upper edge is what is reserved", dark=dark, height=340
     )
+    unit = readable.memory_unit(rows[["requested_gib", "reserved_gib"]].max(axis=None))
     parts = {"requested_gib": PARTS["requested_gib"]} if rows["stuck_gib"].isna().all() else PARTS
     for column, (name, colour) in parts.items():
         figure.add_scatter(
             name=name,
             x=rows["time_ms"].to_numpy(),
-            y=rows[column].to_numpy(),
+            y=rows[column].to_numpy() * unit.per_gib,
             mode="lines",
             stackgroup="memory",
             line={"width": 0, "shape": "hv", "color": colour},
             fillcolor=palette.faded(colour, 0.85),
-            hovertemplate=f"{name} %{{y:.3g}} GiB<extra></extra>",
+            hovertemplate=f"{name} %{{y:.3g}} {unit.name}<extra></extra>",
         )
     figure.add_scatter(
         name="reserved",
         x=rows["time_ms"].to_numpy(),
-        y=rows["reserved_gib"].to_numpy(),
+        y=rows["reserved_gib"].to_numpy() * unit.per_gib,
         mode="lines",
         line={"width": 1.6, "shape": "hv", "color": theme.ink(dark).text},
-        hovertemplate="reserved %{y:.3g} GiB<extra></extra>",
+        hovertemplate=f"reserved %{{y:.3g}} {unit.name}<extra></extra>",
     )
     figure.update_layout(hovermode="x unified", margin={"t": 108})
     figure.update_xaxes(title_text="Time since the step began (ms)")
-    figure.update_yaxes(title_text="Memory (GiB)", rangemode="tozero")
+    figure.update_yaxes(title_text=f"Memory ({unit.name})", rangemode="tozero")
     return figure
 
 

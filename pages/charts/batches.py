@@ -17,12 +17,13 @@ def batches(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     if own.empty:
         return theme.empty(TITLE, "It takes two measured batches of one combo to predict others.", dark=dark)
     figure = theme.titled(TITLE, "Dots: measured peaks; dotted: the line through two of them", dark=dark, height=360)
+    unit = readable.memory_unit(own[["peak_gib", "capacity_gib"]].max(axis=None))
     for (_, series), colour in zip(own.groupby("anchor_run_id", sort=False), COLOURS, strict=False):
-        _draw_series(figure, series, colour, dark)
+        _draw_series(figure, series, unit, colour, dark)
     capacity = own["capacity_gib"].min()
     if pd.notna(capacity):
         figure.add_hline(
-            y=capacity,
+            y=capacity * unit.per_gib,
             line={"color": theme.ink(dark).axis, "width": 1, "dash": "dash"},
             annotation={
                 "text": f"device: {readable.number(capacity)} GiB",
@@ -32,18 +33,18 @@ def batches(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         )
     figure.update_layout(margin={"t": 96})
     figure.update_xaxes(title_text="Batch (samples)", rangemode="tozero")
-    figure.update_yaxes(title_text="Peak allocated (GiB)", rangemode="tozero")
+    figure.update_yaxes(title_text=f"Peak allocated ({unit.name})", rangemode="tozero")
     return figure
 
 
-def _draw_series(figure: go.Figure, rows: pd.DataFrame, colour: str, dark: bool) -> None:
+def _draw_series(figure: go.Figure, rows: pd.DataFrame, unit: readable.MemoryUnit, colour: str, dark: bool) -> None:
     name, measured = str(rows["combo_label"].iloc[0]), rows[rows["peak_gib"].notna()]
     slope, fixed = float(rows["per_sample_gib"].iloc[0]), float(rows["fixed_gib"].iloc[0])
     largest = rows["largest_batch"].iloc[0]
     end = float(rows["batch"].max()) if pd.isna(largest) else float(max(largest, measured["batch"].max()))
     figure.add_scatter(
         x=[0, end],
-        y=[fixed, fixed + slope * end],
+        y=[fixed * unit.per_gib, (fixed + slope * end) * unit.per_gib],
         mode="lines",
         line={"color": colour, "width": 1.5, "dash": "dot"},
         hoverinfo="skip",
@@ -53,7 +54,7 @@ def _draw_series(figure: go.Figure, rows: pd.DataFrame, colour: str, dark: bool)
     figure.add_scatter(
         name=theme.short(name, 60),
         x=measured["batch"].tolist(),
-        y=measured["peak_gib"].tolist(),
+        y=(measured["peak_gib"] * unit.per_gib).tolist(),
         mode="markers",
         marker={"size": 9, "color": colour},
         hovertext=[_hover(row) for row in measured.itertuples()],
@@ -65,7 +66,7 @@ def _draw_series(figure: go.Figure, rows: pd.DataFrame, colour: str, dark: bool)
         figure.add_scatter(
             name="out of memory",
             x=gone["batch"].tolist(),
-            y=_crosses(gone),
+            y=[gib * unit.per_gib for gib in _crosses(gone)],
             mode="markers",
             marker={"symbol": "x", "size": 9, "color": palette.status("oom")},
             hovertext=[_hover(row) for row in gone.itertuples()],
@@ -90,6 +91,8 @@ def reading(rows: pd.DataFrame) -> str:
 def _sentence(rows: pd.DataFrame, *, with_name: bool) -> str:
     first, who = rows.iloc[0], f"{rows['combo_label'].iloc[0]}: a" if with_name else "A"
     text = f"{who} sample takes {readable.gib(first['per_sample_gib'])}, all else {readable.gib(first['fixed_gib'])}"
+    if first["fixed_gib"] < 0:
+        text += " (less than nothing: between the two batches some library's workspace leaps, so this will be off)"
     if pd.notna(first["largest_batch"]):
         text += f"; from batches {first['basis']}, predicted: {first['largest_batch']} is the largest that fits; "
         text += _check(rows, int(first["largest_batch"]))

@@ -118,7 +118,7 @@ def _hover(row: pd.Series) -> str:
         f"<b>{theme.hover(str(row['combo_label']))}</b>",
         f"speedup {readable.interval(row['speedup'], row['speedup_low'], row['speedup_high'])}, {row['verdict']}",
         f"median {readable.number(row['step_ms'], 'ms')}, IQR {readable.number(row['step_iqr_ms'], 'ms')}",
-        f"peak {readable.number(row['peak_allocated_gib'], 'GiB')}",
+        f"peak {readable.gib(row['peak_allocated_gib'])}",
         f"output error {readable.times(row['output_error_ratio'])} of plain eager",
     ]
     if row["status"] != "done":
@@ -161,10 +161,11 @@ def _draw_reasons(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
 
 def _draw_columns(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
     """Speedup, median and peak as right-aligned columns beside the bars."""
+    unit = readable.memory_unit(rows["peak_allocated_gib"].max())
     columns = (
         (62, "speedup", rows["speedup"].map(readable.times), True),
         (126, "ms", rows["step_ms"].map(readable.number), False),
-        (182, "GiB", rows["peak_allocated_gib"].map(readable.number), False),
+        (182, unit.name, (rows["peak_allocated_gib"] * unit.per_gib).map(readable.number), False),
     )
     place: dict[str, Any] = {"xref": "paper", "x": 1, "xanchor": "right", "showarrow": False}
     for shift, heading, texts, bold in columns:

@@ -22,14 +22,15 @@ def ledger(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     figure = theme.titled(TITLE, "Per step, by block of the UNet", dark=dark, height=140 + ROW * len(sums))
     panels = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06)
     panels.update_layout(figure.layout)
-    for column, (name, title, unit, colour) in enumerate(
+    memory = readable.memory_unit(sums["saved_gib"].abs().max())
+    for column, (name, title, unit, factor, colour) in enumerate(
         (
-            ("recompute_ms", "Run again (ms)", "ms", palette.WORSE),
-            ("saved_gib", "Spared (GiB)", "GiB", palette.BETTER),
+            ("recompute_ms", "Run again (ms)", "ms", 1.0, palette.WORSE),
+            ("saved_gib", f"Spared ({memory.name})", "GiB", memory.per_gib, palette.BETTER),
         ),
         start=1,
     ):
-        values = sums[name]
+        values = sums[name] * factor
         panels.add_bar(
             name=title,
             orientation="h",
@@ -84,6 +85,7 @@ def _number(value: float, unit: str) -> str:
 
 
 def _say_unknown(figure: go.Figure, dark: bool) -> None:
+    figure.update_xaxes(showticklabels=False, showgrid=False, col=2)
     figure.add_annotation(
         text="unknown without a run<br>of checkpointing=none",
         showarrow=False,

@@ -33,39 +33,40 @@ def memory_split(runs: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         dark=dark,
         height=172 + ROW * len(known),
     )
+    unit = readable.memory_unit(max(known[list(PARTS)].sum(axis=1).max(), known["peak_allocated_gib"].max()))
     for column, category in PARTS.items():
         if not known[column].fillna(0).any():
             continue
         figure.add_bar(
             name=words(category),
             orientation="h",
-            x=known[column].tolist(),
+            x=(known[column] * unit.per_gib).tolist(),
             y=known.index.tolist(),
             marker={"color": palette.MEMORY[category], "line": {"width": 0.6, "color": theme.ink(dark).background}},
-            hovertext=[f"<b>{words(category)}</b><br>{readable.number(value, 'GiB')}" for value in known[column]],
+            hovertext=[f"<b>{words(category)}</b><br>{readable.gib(value)}" for value in known[column]],
             hoverinfo="text",
             width=0.56,
         )
-    _draw_peaks(figure, known, dark)
+    _draw_peaks(figure, known, unit, dark)
     figure.update_layout(barmode="stack", margin={"t": 108, "r": 76})
-    figure.update_xaxes(title_text="Memory (GiB)", rangemode="tozero")
+    figure.update_xaxes(title_text=f"Memory ({unit.name})", rangemode="tozero")
     theme.label_rows(figure, known["combo_label"])
     return figure
 
 
-def _draw_peaks(figure: go.Figure, known: pd.DataFrame, dark: bool) -> None:
+def _draw_peaks(figure: go.Figure, known: pd.DataFrame, unit: readable.MemoryUnit, dark: bool) -> None:
     figure.add_scatter(
         name="peak allocated",
-        x=known["peak_allocated_gib"].tolist(),
+        x=(known["peak_allocated_gib"] * unit.per_gib).tolist(),
         y=known.index.tolist(),
         mode="markers",
         marker={"symbol": "line-ns", "size": 20, "line": {"width": 2.5, "color": theme.ink(dark).text}},
-        hovertext=[f"peak {readable.number(value, 'GiB')}" for value in known["peak_allocated_gib"]],
+        hovertext=[f"peak {readable.gib(value)}" for value in known["peak_allocated_gib"]],
         hoverinfo="text",
     )
     for position, value in known["peak_allocated_gib"].items():
         figure.add_annotation(
-            text=f"<b>{readable.number(value)}</b> GiB",
+            text=f"<b>{readable.number(value * unit.per_gib)}</b> {unit.name}",
             x=1,
             xref="paper",
             xanchor="right",
@@ -81,6 +82,7 @@ def memory_timeline(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     if rows.empty:
         return theme.empty(title, "This run recorded no memory timeline.", dark=dark)
     present = rows.groupby("category", observed=True)["gib"].max()
+    unit = readable.memory_unit(rows.groupby("time_ms")["gib"].sum().max())
     figure = theme.titled(title, "Tensors alive, by what they are for", dark=dark, height=340)
     for category, colour in palette.MEMORY.items():
         if present.get(category, 0) <= 0:
@@ -89,14 +91,14 @@ def memory_timeline(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         figure.add_scatter(
             name=words(category),
             x=own["time_ms"].to_numpy(),
-            y=own["gib"].to_numpy(),
+            y=own["gib"].to_numpy() * unit.per_gib,
             mode="lines",
             stackgroup="memory",
             line={"width": 0, "shape": "hv", "color": colour},
             fillcolor=palette.faded(colour, 0.85),
-            hovertemplate=f"{words(category)} %{{y:.3g}} GiB<extra></extra>",
+            hovertemplate=f"{words(category)} %{{y:.3g}} {unit.name}<extra></extra>",
         )
     figure.update_layout(hovermode="x unified", margin={"t": 108})
     figure.update_xaxes(title_text="Time since the step began (ms)")
-    figure.update_yaxes(title_text="Memory (GiB)", rangemode="tozero")
+    figure.update_yaxes(title_text=f"Memory ({unit.name})", rangemode="tozero")
     return figure

@@ -28,8 +28,9 @@ def peak(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     blocks = sorted(own["block"].unique(), key=place)
     sums = own.groupby(["block", "category"])["gib"].sum()
     figure = theme.titled(TITLE, "Tensors alive at the fullest moment", dark=dark, height=132 + ROW * len(blocks))
+    unit = readable.memory_unit(own.groupby("block")["gib"].sum().max())
     for category, colour in palette.MEMORY.items():
-        values = [float(sums.get((block, category), 0.0)) for block in blocks]
+        values = [float(sums.get((block, category), 0.0)) * unit.per_gib for block in blocks]
         if not any(values):
             continue
         figure.add_bar(
@@ -43,7 +44,7 @@ def peak(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
             width=0.62,
         )
     figure.update_layout(barmode="stack", margin={"t": 108})
-    figure.update_xaxes(title_text="Memory (GiB)", rangemode="tozero")
+    figure.update_xaxes(title_text=f"Memory ({unit.name})", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", showgrid=False, categoryorder="array", categoryarray=blocks)
     return figure
 

@@ -1,5 +1,6 @@
 """Numbers as a reader wants them: three significant digits, a unit, and a dash for what is unknown."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -30,11 +31,26 @@ def metric(name: str, value: Any) -> str:
     return number(value)
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryUnit:
+    """What an axis of memory counts in."""
+
+    name: str
+    per_gib: float
+
+
+def memory_unit(largest_gib: Any) -> MemoryUnit:
+    """GiB, or MiB for a chart whose largest value is below half a GiB."""
+    is_small = largest_gib is not None and pd.notna(largest_gib) and abs(largest_gib) < 0.5
+    return MemoryUnit("MiB", 1024.0) if is_small else MemoryUnit("GiB", 1.0)
+
+
 def gib(value: Any) -> str:
     """An amount of memory given in GiB; small ones are told in MiB."""
-    if value is None or pd.isna(value) or value >= 0.5:
-        return number(value, "GiB")
-    return number(value * 1024, "MiB")
+    if value is None or pd.isna(value):
+        return UNKNOWN
+    unit = memory_unit(value)
+    return number(value * unit.per_gib, unit.name)
 
 
 def times(value: Any) -> str:

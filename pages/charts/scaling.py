@@ -33,10 +33,12 @@ def scaling(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     )
     panels = make_subplots(rows=1, cols=2, horizontal_spacing=0.09)
     panels.update_layout(figure.layout)
+    unit = readable.memory_unit(own["peak_allocated_gib"].max())
+    own = own.assign(peak=own["peak_allocated_gib"] * unit.per_gib)
     for series, colour in COLOURS.items():
         _draw_series(panels, own[own["series"] == series], series, colour, dark)
     _draw_missing(panels, own, dark)
-    _draw_axes(panels, own, axis)
+    _draw_axes(panels, own, axis, unit.name)
     for size in crossovers(own):
         panels.add_vline(x=size, line={"color": theme.ink(dark).axis, "width": 1, "dash": "dot"}, row=1, col=1)
     return panels
@@ -44,7 +46,7 @@ def scaling(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
 
 def _draw_series(figure: go.Figure, rows: pd.DataFrame, series: str, colour: str, dark: bool) -> None:
     hovers = [_hover(row) for _, row in rows.iterrows()]
-    for column, name in ((1, "samples_per_s"), (2, "peak_allocated_gib")):
+    for column, name in ((1, "samples_per_s"), (2, "peak")):
         whiskers = None
         if column == 1:
             value = rows["samples_per_s"]
@@ -73,7 +75,7 @@ def _draw_missing(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
     missing = rows[rows["samples_per_s"].isna()]
     if missing.empty:
         return
-    top = float(rows["peak_allocated_gib"].max()) * 1.12 if rows["peak_allocated_gib"].notna().any() else 1.0
+    top = float(rows["peak"].max()) * 1.12 if rows["peak"].notna().any() else 1.0
     lift = {"baseline": 1.0, "stack": 1.07}
     figure.add_scatter(
         name="did not run",
@@ -94,7 +96,7 @@ def _draw_missing(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
     )
 
 
-def _draw_axes(figure: go.Figure, rows: pd.DataFrame, axis: str) -> None:
+def _draw_axes(figure: go.Figure, rows: pd.DataFrame, axis: str, memory: str) -> None:
     sizes = rows.drop_duplicates("x")
     ticks = sizes["x"].tolist()
     if axis == "model":
@@ -108,7 +110,7 @@ def _draw_axes(figure: go.Figure, rows: pd.DataFrame, axis: str) -> None:
     figure.update_yaxes(title_text="Samples per second", rangemode="tozero", row=1, col=1)
     if axis == "model":
         figure.update_yaxes(title_text="Samples per second (logarithmic)", type="log", dtick=1, row=1, col=1)
-    figure.update_yaxes(title_text="Peak allocated (GiB)", rangemode="tozero", row=1, col=2)
+    figure.update_yaxes(title_text=f"Peak allocated ({memory})", rangemode="tozero", row=1, col=2)
     figure.update_layout(margin={"t": 96})
 
 
@@ -153,6 +155,6 @@ def _hover(row: pd.Series) -> str:
     return (
         f"<b>{row['series']}, {theme.hover(row['x_label'])}</b><br>{theme.hover(row['combo_label'])}<br>"
         f"{readable.number(row['samples_per_s'], 'samples/s')}, "
-        f"peak {readable.number(row['peak_allocated_gib'], 'GiB')}<br>"
+        f"peak {readable.gib(row['peak_allocated_gib'])}<br>"
         f"speedup {readable.interval(row['speedup'], row['speedup_low'], row['speedup_high'])}"
     )

@@ -22,10 +22,12 @@ def tradeoff(runs: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         return theme.empty(TITLE, "No run of this study has both a speed and a peak memory.", dark=dark)
     points = points.assign(is_best=frontier(points)).sort_values("is_best", ascending=False, kind="stable")
     figure = theme.titled(TITLE, _subtitle(len(runs) - len(points)), dark=dark, height=HEIGHT)
-    memory, speed = Span.of(points["peak_allocated_gib"]), Span.of(points["samples_per_s"])
+    unit = readable.memory_unit(points["peak_allocated_gib"].max())
+    points["peak"] = points["peak_allocated_gib"] * unit.per_gib
+    memory, speed = Span.of(points["peak"]), Span.of(points["samples_per_s"])
     _draw_frontier(figure, points, dark)
     _draw_points(figure, points, memory, speed, dark)
-    figure.update_xaxes(title_text=f"Peak memory allocated (GiB{memory.note})", **memory.axis)
+    figure.update_xaxes(title_text=f"Peak memory allocated ({unit.name}{memory.note})", **memory.axis)
     figure.update_yaxes(title_text=f"Samples per second{speed.note}", **speed.axis)
     return figure
 
@@ -85,7 +87,7 @@ def _draw_frontier(figure: go.Figure, points: pd.DataFrame, dark: bool) -> None:
     best = points[points["is_best"]].sort_values("peak_allocated_gib")
     figure.add_scatter(
         name="frontier",
-        x=best["peak_allocated_gib"],
+        x=best["peak"],
         y=best["samples_per_s"],
         mode="lines",
         line={"shape": "hv", "width": 1.5, "dash": "dot", "color": theme.ink(dark).axis},
@@ -97,10 +99,7 @@ def _draw_frontier(figure: go.Figure, points: pd.DataFrame, dark: bool) -> None:
 def _draw_points(figure: go.Figure, points: pd.DataFrame, memory: Span, speed: Span, dark: bool) -> None:
     labels = [str(label) for label in points["step_label"]]
     places = place_labels(
-        [
-            (memory.place(row.peak_allocated_gib), speed.place(row.samples_per_s))
-            for row in points.itertuples(index=False)
-        ],
+        [(memory.place(row.peak), speed.place(row.samples_per_s)) for row in points.itertuples(index=False)],
         labels,
         width=PLOT_WIDTH,
         height=HEIGHT - 110,
@@ -108,7 +107,7 @@ def _draw_points(figure: go.Figure, points: pd.DataFrame, memory: Span, speed: S
     colours = [_colour(row) for _, row in points.iterrows()]
     figure.add_scatter(
         name="runs",
-        x=points["peak_allocated_gib"],
+        x=points["peak"],
         y=points["samples_per_s"],
         mode="markers+text",
         marker={
@@ -141,6 +140,6 @@ def _colour(row: pd.Series) -> str:
 def _hover(row: pd.Series) -> str:
     return (
         f"<b>{theme.hover(str(row['combo_label']))}</b><br>{readable.number(row['samples_per_s'])} samples/s, "
-        f"{readable.number(row['step_ms'], 'ms')}<br>peak {readable.number(row['peak_allocated_gib'], 'GiB')}"
+        f"{readable.number(row['step_ms'], 'ms')}<br>peak {readable.gib(row['peak_allocated_gib'])}"
         f"<br>{row['status']}"
     )

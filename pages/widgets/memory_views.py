@@ -65,7 +65,7 @@ def _show_peak(alive: pd.DataFrame, run_id: str, record: dict[str, Any]) -> None
         rows = peak.modules(alive)
         names = {"block": Column.TextColumn("Block", width=90), "module": Column.TextColumn("Module", width=380)}
         sizes = {
-            name: Column.NumberColumn(f"{peak.words(name).capitalize()} (GiB)", format="%.4f")
+            name: Column.NumberColumn(f"{peak.words(name).capitalize()} (GiB)", format="%.3g")
             for name in rows.columns.difference(list(names))
         }
         st.dataframe(rows, hide_index=True, column_config=names | sizes, height=tables.fit(rows))
@@ -88,9 +88,9 @@ def _show_ledger(run_id: str) -> None:
         columns = {
             "unit": Column.TextColumn("Block", width=340),
             "recompute_ms": Column.NumberColumn("Run again (ms)", format="%.3f"),
-            "kept_gib": Column.NumberColumn("Kept (GiB)", format="%.4f"),
-            "plain_gib": Column.NumberColumn("Kept without (GiB)", format="%.4f"),
-            "saved_gib": Column.NumberColumn("Spared (GiB)", format="%.4f"),
+            "kept_gib": Column.NumberColumn("Kept (GiB)", format="%.3g"),
+            "plain_gib": Column.NumberColumn("Kept without (GiB)", format="%.3g"),
+            "saved_gib": Column.NumberColumn("Spared (GiB)", format="%.3g"),
             "ms_per_gib": Column.NumberColumn("ms per GiB", format="%.2f"),
         }
         st.dataframe(

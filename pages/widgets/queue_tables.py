@@ -8,8 +8,10 @@ import streamlit as st
 
 from pages.charts import readable
 from pages.widgets import jobs, tables
+from profiler.machine import Machine
+from profiler.why_not import why_not
 from runs import job_queue
-from runs.job import retry_job
+from runs.job import Job, retry_job
 from runs.job_queue import JobState
 
 Column = st.column_config
@@ -42,14 +44,17 @@ def show_waiting(states: list[JobState], key: str) -> None:
 
 
 def show_ended(states: list[JobState], key: str) -> None:
-    """The jobs that ended last, the newest first."""
+    """The jobs that ended last, the newest first; no Retry for what this machine cannot run, but why."""
+    found = job_queue.read_machine()
+    reasons = [why_not_again(state.job, found) if state.status in RETRIABLE else None for state in states]
+    offered = [state.status in RETRIABLE and not reason for state, reason in zip(states, reasons, strict=True)]
     rows = pd.DataFrame(
         {
             "status": [state.status or "no record" for state in states],
             "run": [f"/run?run={state.job.job_id}" if state.job.kind == "measure" else None for state in states],
             "job": [_name(state) for state in states],
             "cause": [state.cause for state in states],
-            "retry": [RETRY if state.status in RETRIABLE else None for state in states],
+            "retry": [RETRY if offer else None for offer in offered],
             "took": [readable.duration(state.elapsed_s) for state in states],
             "workload": ["" if state.job.kind == "probe" else state.job.workload.label for state in states],
         }
@@ -66,6 +71,13 @@ def show_ended(states: list[JobState], key: str) -> None:
     }
     table_key, height = f"{key}_ended", tables.fit(rows)
     st.dataframe(rows, hide_index=True, column_config=columns, key=table_key, placeholder="—", height=height)
+    for reason in dict.fromkeys(filter(None, reasons)):
+        st.caption(f"{reasons.count(reason)} without Retry: {reason}.")
+
+
+def why_not_again(job: Job, found: Machine | None) -> str | None:
+    """Why a job cannot run here; None if it can, or nobody knows."""
+    return None if found is None or job.kind == "probe" else why_not(job.combo, job.workload, found)
 
 
 def cancel_all(states: list[JobState]) -> None:

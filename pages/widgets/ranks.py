@@ -19,7 +19,7 @@ _RANKS = {
         "of which waiting (ms)", format="%.3f", help="Before the slowest rank joined the transfer."
     ),
     "communicated_mb": Column.NumberColumn("Sent (MB)", format="%.2f", help="Per step, by a ring's arithmetic."),
-    "peak_allocated_gib": Column.NumberColumn("Peak (GiB)", format="%.3f"),
+    "peak_allocated_gib": Column.NumberColumn("Peak (GiB)", format="%.3g"),
 }
 _PROJECTED = {
     "world_size": Column.NumberColumn("GPUs", width=60),

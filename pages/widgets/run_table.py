@@ -21,7 +21,7 @@ COLUMNS: dict[str, Any] = {
     "step_ms": Column.NumberColumn("Step (ms)", format="%.2f"),
     "speedup": Column.NumberColumn("Speedup", format="%.2f×", help="Baseline median over this median."),
     "samples_per_s": Column.NumberColumn("Samples/s", format="%.2f"),
-    "peak_allocated_gib": Column.NumberColumn("Peak (GiB)", format="%.2f"),
+    "peak_allocated_gib": Column.NumberColumn("Peak (GiB)", format="%.3g"),
     "memory_ratio": Column.NumberColumn("Peak ratio", format="%.2f×", help="Peak over the baseline's peak."),
     "output_error_ratio": Column.NumberColumn(
         "Error ratio",

@@ -405,3 +405,27 @@ def test_a_single_step_claims_no_spread(rows: dict[str, pd.DataFrame]) -> None:
     said = str(samples.samples(rows["samples"].query("metric == 'step_ms'").head(1)).layout.title)
     assert "how far steps differ is unknown" in said
     assert "middle half" not in said
+
+
+@pytest.mark.parametrize(
+    ("chart", "name", "columns"),
+    [
+        (memory.memory_timeline, "memory_timeline", ["gib"]),
+        (peak.peak, "peak", ["gib"]),
+        (allocator.allocator, "allocator", ["requested_gib", "stuck_gib", "idle_gib", "reserved_gib"]),
+        (ledger.ledger, "ledger", ["saved_gib"]),
+        (batches.batches, "batches", ["peak_gib", "per_sample_gib", "fixed_gib", "capacity_gib", "predicted_gib"]),
+        (memory.memory_split, "memory_split", [*memory.PARTS, "peak_allocated_gib"]),
+        (tradeoff.tradeoff, "tradeoff", ["peak_allocated_gib"]),
+        (scaling.scaling, "scaling", ["peak_allocated_gib"]),
+    ],
+)
+def test_the_memory_of_small_models_is_drawn_in_mib(
+    chart: Callable[..., go.Figure], name: str, columns: list[str], rows: dict[str, pd.DataFrame]
+) -> None:
+    own = rows[name]
+    small = own.assign(**{column: own[column] / own[columns].max(axis=None) * 0.01 for column in columns})
+    said = chart(small).to_json()
+    assert "(MiB" in said
+    assert "(GiB" not in said
+    assert "0.00 GiB" not in said

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from pages.widgets import queue_tables
 from profiler.combo import BASELINE
@@ -11,7 +12,7 @@ from profiler.record import SweepPlace
 from runs import job_queue
 from runs.budget import Budget, set_budget
 from runs.job import measure_job
-from tests.support.run_folders import CPU_WORKLOAD
+from tests.support.run_folders import CPU_WORKLOAD, GPU_WORKLOAD
 
 
 def test_retry_starts_though_the_budget_of_the_sweep_ran_out(
@@ -28,3 +29,17 @@ def test_retry_starts_though_the_budget_of_the_sweep_ran_out(
     queue_tables._retry(states, "queue")
     waiting = [state for state in job_queue.list_jobs() if state.state == "queued"]
     assert [(state.job.retry_of, state.is_held) for state in waiting] == [(None, True), (ended.job_id, False)]
+
+
+def test_retry_is_not_offered_for_what_this_machine_cannot_run(
+    make_home: Callable[[str], Path], open_page: Callable[..., AppTest]
+) -> None:
+    make_home("empty")
+    jobs = [measure_job(BASELINE, workload) for workload in (CPU_WORKLOAD, GPU_WORKLOAD, GPU_WORKLOAD)]
+    for job in job_queue.submit(jobs):
+        job_queue.cancel(job.job_id)
+    app = open_page("job_queue")
+    table = app.dataframe[0].value
+    offered = dict(zip(table["workload"], table["retry"].notna(), strict=True))
+    assert offered == {CPU_WORKLOAD.label: True, GPU_WORKLOAD.label: False}
+    assert any("2 without Retry: device=cuda needs CUDA" in caption.value for caption in app.caption)
