@@ -87,6 +87,7 @@ def views_command(find: Callable[[typer.Context, str], Path]) -> Callable[..., N
     def command(
         ctx: typer.Context,
         run_ids: Annotated[list[str], typer.Argument(help="Runs, or the beginnings or ends of their names.")],
+        again: Annotated[bool, typer.Option("--again", help="Also for runs that keep theirs.")] = False,
     ) -> None:
         """Make what the Run page shows of a trace, for runs recorded before run folders kept it.
 
@@ -96,6 +97,10 @@ def views_command(find: Callable[[typer.Context, str], Path]) -> Callable[..., N
         """
         for text in run_ids:
             with usage():
-                print(trace_views.make_views(find(ctx, text), home=home_of(ctx)))
+                folder = find(ctx, text)
+                if trace_views.has_own_views(folder) and not again:
+                    print(f"{folder.name} keeps its views since it was recorded: --again makes newer ones beside it")
+                    continue
+                print(trace_views.make_views(folder, home=home_of(ctx)))
 
     return command

@@ -163,9 +163,9 @@ def _place(run_id: str, database: Path | None) -> Path:
 
 
 def place_of(run_id: str, folder: Path) -> Path:
-    """A run's views: in its folder; else what was made later from its trace (python -m runs views)."""
-    kept = folder / "views"
-    return kept if kept.is_dir() else db.home() / "views" / run_id
+    """A run's views: what was made later from its trace (python -m runs views), else those in its folder."""
+    made = db.home() / "views" / run_id
+    return made if made.is_dir() else folder / "views"
 
 
 def parts_and_roofline(place: Path) -> tuple[dict[str, Any] | None, pd.DataFrame, pd.DataFrame]:

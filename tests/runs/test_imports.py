@@ -114,8 +114,14 @@ def test_the_command_line_from_import_to_slice(home: Path, tmp_path: Path) -> No
     cut = call("slice", row["run_id"], "--step", "0", "-o", str(output))
     assert cut.exit_code == 0, cut.output
     assert len(read_trace(output).device) == 1176
-    made = call("views", row["run_id"])
-    assert made.exit_code == 0, made.output
+    kept = call("views", row["run_id"])
+    assert kept.exit_code == 0
+    assert "keeps its views since it was recorded" in kept.output
+    assert not (home / "views").exists()
+    for _ in range(2):  # the second time in place of the first
+        made = call("views", row["run_id"], "--again")
+        assert made.exit_code == 0, made.output
+        assert [path.name for path in (home / "views").iterdir()] == [row["run_id"]]
     assert (home / "views" / row["run_id"] / "ledger.parquet").is_file()
     unpacked = call("slice", row["run_id"], "-o", str(tmp_path / "slice.json"))
     assert unpacked.exit_code == 2

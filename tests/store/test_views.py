@@ -170,6 +170,8 @@ def test_views_that_were_made_later_lie_in_the_home(
     (tmp_path / "views").mkdir()
     (tmp_path / "made").rename(tmp_path / "views" / "old")
     assert views.phase_parts("old", database=index)["step_ms"].sum() == pytest.approx(0.2)
+    (tmp_path / "views" / "old").rename(tmp_path / "views" / "slower")
+    assert views.phase_parts("slower", database=index)["step_ms"].sum() == pytest.approx(0.2), "not its folder's 0.6"
 
 
 def test_a_damaged_summary_is_named(tmp_path: Path) -> None:
