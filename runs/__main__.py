@@ -129,6 +129,10 @@ def run(
     ctx: typer.Context,
     combo: dict[str, Any],
     workload: dict[str, Any],
+    like: Annotated[
+        str | None,
+        typer.Option(help="Start from this run's combo and workload; other options change them.", metavar="RUN_ID"),
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Follow the run to its end.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -139,12 +143,15 @@ def run(
         python -m runs run --model tiny --device cpu
 
         python -m runs run --model sd15 --mode train --batch 16 --precision bf16_amp --attention sdpa
+
+        python -m runs run --like RUN_ID --batch 24
     """
     home = home_of(ctx)
+    start = _choices_of(like, home) if like else None
     machine = machine_here(home, out(as_json))
     with usage():
-        chosen = Workload(**{"device": sweep.default_device(machine)} | given(workload))
-        job = measure_job(Combo(**given(combo)), chosen)
+        choices, work = start or ({}, {"device": sweep.default_device(machine)})
+        job = measure_job(Combo(**choices | given(combo)), Workload(**work | given(workload)))
     jobs = with_references([job], job_queue.known_references(home))
     with usage():
         job_queue.submit(jobs, home=home)
@@ -364,6 +371,14 @@ def probe(
         print(json.dumps(machine.to_dict(), indent=1))
     else:
         out(False).print(tables.machine_table(machine))
+
+
+def _choices_of(text: str, home: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The combo and the workload of a run."""
+    record = read_record(_folder_of(text, home))
+    if record is None or record.combo is None or record.workload is None:
+        fail(f"{text} does not say what was run (unfinished, damaged or imported): name the choices", USAGE)
+    return record.combo.to_dict(), record.workload.to_dict()
 
 
 def _folder_of(text: str, home: Path) -> Path:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from store import db, frames, ingest
+from store import db, fits, frames, ingest
 from store.db import StoreError
 from store.ingest import SyncResult
 
@@ -29,6 +29,7 @@ _SHOWN = (
     *("run_id", "status", "workload_label", "combo_label", "machine_label"),
     *("step_ms", "samples_per_s", "peak_allocated_gib", "started_at"),
 )
+_OF_BATCHES = ("batch", "status", "peak_gib", "predicted_gib", "error", "basis", "largest_batch", "verdict", "run_id")
 
 
 @app.command()
@@ -67,6 +68,24 @@ def sql(
             frame = db.ask(connection, query)
     if frame is not None:
         _show(frame, as_json, as_csv)
+
+
+@app.command()
+def batches(
+    run_id: Annotated[str, typer.Argument(help="A run; others of its combo count whatever their batch.")],
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """The largest batch that fits, predicted from two measured ones, and what runs say of it; or how to check it."""
+    with _errors():
+        _synced()
+        frame = frames.largest_batch((run_id,))
+    if frame.empty:
+        print(f"error: nothing was measured as {run_id}: see python -m store runs", file=sys.stderr)
+        raise typer.Exit(1)
+    _show(frame if as_json or as_csv else frame[list(_OF_BATCHES)], as_json, as_csv)
+    for batch in fits.to_try(frame):
+        print(f"to check it: python -m runs run --like {run_id} --batch {batch}", file=sys.stderr)
 
 
 @contextmanager

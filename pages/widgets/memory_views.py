@@ -48,7 +48,8 @@ def _offer_check(run_id: str, to_try: list[int], key: str) -> None:
     if asked & {(state.job.combo, state.job.workload) for state in jobs.under_way(jobs.jobs())}:
         st.caption(f"Batch {words} of {run.label} is under way: see the Queue page.")
     elif why := machine.why_not_here(run):
-        st.caption(f"Batch {words} of {run.label} would check this, but {why}.")
+        how = f"there, `python -m runs run --like {run_id} --batch {to_try[0]}`"
+        st.caption(f"Batch {words} of {run.label} would check this, but {why}; {how}.")
     else:
         label, place = f"Check it: run batch {words} of {run.label}", f"{key}_check_{run_id}"
         st.button(label, key=place, icon=":material/fact_check:", on_click=_queue, args=(wanted,))

@@ -91,6 +91,8 @@ def test_one_run_takes_an_option_for_every_family_and_field(start_scheduler: Sta
     assert result.exit_code == 0, result.output
     (run,) = read(result)["runs"]
     assert (run["combo"], run["workload"]) == ("adamw_fused", "fake:ok train b3 cpu")
+    (like,) = read(call("run", "--like", run["run_id"], "--batch", "4", "--json"))["runs"]
+    assert (like["combo"], like["workload"]) == ("adamw_fused", "fake:ok train b4 cpu")
     help_text = call("run", "--help").output
     assert all(f"--{family.replace('_', '-')}" in help_text for family in FAMILIES)
 

@@ -3,13 +3,14 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from store.__main__ import app
-from tests.support.run_folders import write_ladder, write_run
+from tests.support.run_folders import GPU_WORKLOAD, write_ladder, write_run
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:
@@ -64,3 +65,16 @@ def test_store_imports_no_torch_and_none_of_its_neighbours() -> None:
     command = [sys.executable, "-c", code, "torch", "streamlit", "plotly", "runs", "pages"]
     found = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""
+
+
+def test_batches_tells_the_prediction_and_how_to_check_it(root: Path, database: Path) -> None:
+    for batch, peak in ((2, 8.0), (4, 14.0)):
+        peaks = {"peak_allocated_gib": peak, "peak_reserved_gib": peak, "peak_device_gib": peak + 3.8}
+        write_run(root, run_id=f"b{batch}", workload=replace(GPU_WORKLOAD, batch=batch), metrics=peaks)
+    code, out, said = invoke("batches", "b4", "--json")
+    assert (code, {row["largest_batch"] for row in json.loads(out)}) == (0, {24})
+    assert [line.partition("run --like ")[2] for line in said.splitlines()] == ["b4 --batch 24", "b4 --batch 25"]
+    assert "unchecked" in invoke("batches", "b4")[1]
+    code, out, said = invoke("batches", "none")
+    assert (code, out) == (1, "")
+    assert "python -m store runs" in said
