@@ -81,7 +81,8 @@ class TrainingWatch:
     def _note_gradients(self) -> None:
         """Of all elements of all gradients: how many overflowed, and the shares that fp16 loses with and without
         scaling."""
-        gradients = [p.grad for p in self._subject.unet.parameters() if p.grad is not None]
+        whole = self._subject.parallel.whole  # every rank asks, in the same order, for what the ranks share out
+        gradients = [whole(name, p.grad) for name, p in self._subject.unet.named_parameters() if p.grad is not None]
         counts = torch.stack([_counts(gradient, self._scale) for gradient in gradients]).sum(0).tolist()
         total, at = sum(gradient.numel() for gradient in gradients), self._num_steps + 1
         names = ("nonfinite_gradients", "underflow_share", "underflow_share_scaled")

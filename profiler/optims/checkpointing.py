@@ -21,7 +21,7 @@ A random-number state is kept per block only where a dropout needs it. The recom
 
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 from torch.autograd.profiler import record_function
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 from profiler.optims.attention import SOFTMAX, calls_of, layers_in_order
 from profiler.record import Evidence
@@ -79,10 +79,9 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
             f"checkpointing={choice}: {type(subject.unet).__name__} has no gradient checkpointing; choose none"
         )
     chosen = blocks[::2] if choice == "alternate" else blocks
-    contexts = _selective if choice == "selective" else _plain
-    if not is_compiled:  # the compiler follows its own plan, and would stop at the ranges
-        contexts = partial(_marked, contexts)
-    _wrap(subject.unet, chosen, contexts)
+    contexts = _selective if choice == "selective" else noop_context_fn
+    # The compiler follows its own plan, and stops at contexts that are no dispatch modes (torch 2.11's AOTAutograd).
+    _wrap(subject.unet, chosen, {} if is_compiled else {"context_fn": partial(_marked, contexts)})
     return subject, Evidence(
         family="checkpointing",
         choice=choice,
@@ -96,22 +95,16 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
     )
 
 
-def _wrap(unet: UNet, chosen: list[nn.Module], contexts: _Contexts) -> None:
+def _wrap(unet: UNet, chosen: list[nn.Module], options: dict[str, Any]) -> None:
     has_dropout = any(module.p > 0 for module in unet.modules() if isinstance(module, nn.Dropout))
     recomputed = {id(block) for block in chosen}
 
     def run(block: nn.Module, *args: Any) -> Any:
         if id(block) not in recomputed:
             return block(*args)
-        return checkpoint(
-            block.__call__, *args, use_reentrant=False, preserve_rng_state=has_dropout, context_fn=contexts
-        )
+        return checkpoint(block.__call__, *args, use_reentrant=False, preserve_rng_state=has_dropout, **options)
 
     unet.enable_gradient_checkpointing(run)
-
-
-def _plain() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return nullcontext(), nullcontext()
 
 
 def _selective() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:

@@ -42,7 +42,7 @@ _MODES = {
 }
 _REGION = {"compiled regions": r"Torch-Compiled Region|CompiledFxGraph|CompiledFunction"}
 _REGION_CALL = "Torch-Compiled Region"
-_WORK = re.compile(r"aten::(convolution|addmm|mm|bmm|baddbmm)$")
+_WORK = re.compile(r"aten::(convolution|convolution_backward|addmm|mm|bmm|baddbmm)$")
 # Of one class of block: SDXL has a dozen, and Dynamo gives up after eight and runs the rest as it is. A whole UNet is
 # compiled block by block, too, where a kernel breaks the graph (flash-attn-4).
 _MAX_SHAPES = 64
@@ -110,7 +110,7 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
         "num_recompiles": sum(bool(metrics.recompile_reason) for metrics in get_compilation_metrics()),
     }
     if evidence.choice != "regional":
-        share = _share_compiled(trace)
+        share = _share_compiled(trace, subject.uses_graphs)
         seen["share_compiled"] = share
         if share is None:
             return seen, None
@@ -124,13 +124,17 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
     return seen, "" if calls >= promised else f"only {calls} of the {promised} promised blocks ran compiled code"
 
 
-def _share_compiled(trace: Trace) -> float | None:
-    """The share of the forward's matmul and convolution calls that compiled code made; None where none is seen.
+def _share_compiled(trace: Trace, uses_graphs: bool) -> float | None:
+    """The share of the matmul and convolution calls that compiled code made; None where none is seen.
 
-    CUDA graphs replay without operators, and a Triton template is none.
+    Counted in the forward. A CUDA graph replays without operators, so that those which are seen are what was left out
+    of it: there, of the step's matmul and convolution kernels. (A Triton template is neither.)
     """
-    work = [op for op in trace.found.ops if op.phase == "forward" and _WORK.search(op.event.name)]
-    return sum(map(_is_in_region, work)) / len(work) if work else None
+    work = [op for op in trace.found.ops if _WORK.search(op.event.name) and (uses_graphs or op.phase == "forward")]
+    num_outside = sum(not _is_in_region(op) for op in work)
+    num_kernels = sum(kernel.category in ("gemm", "conv") for kernel in trace.found.kernels) if uses_graphs else 0
+    num_calls = max(len(work), num_kernels)
+    return 1 - num_outside / num_calls if num_calls else None
 
 
 def _is_in_region(op: Op) -> bool:

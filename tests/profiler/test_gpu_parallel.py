@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -38,6 +39,18 @@ def test_one_process_is_done_and_projects_without_pretending(tmp_path: Path, par
     assert rank.compute_ms > 0
     is_projected = parallelism != "tensor" and link_of(torch.cuda.get_device_name()) is not None
     assert [row.world_size for row in record.projection] == ([2, 4, 8] if is_projected else [])
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("parallelism", ["fsdp2", "tensor"])
+def test_what_fp16_loses_is_counted_over_all_shards(tmp_path: Path, parallelism: Any) -> None:
+    ranks.leave()
+    work = workload("tiny", mode="train", device="cuda", resolution=64, curve_steps=3, min_seconds=0.5)
+    combo = Combo(parallelism=parallelism, precision="fp16", attention="sdpa")
+    record = profile(combo, work, tmp_path / "run", run_id="run", references=tmp_path / "references")
+    assert record.status == "done", f"{record.cause}\n{record.traceback}"
+    rows = pq.read_table(tmp_path / "run" / "curves.parquet").to_pylist()
+    assert [row["y"] for row in rows if row["name"] == "nonfinite_gradients"] == [0, 0, 0]
 
 
 @pytest.fixture(scope="module")

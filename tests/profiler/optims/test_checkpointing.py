@@ -13,6 +13,7 @@ from profiler.optims import attention, checkpointing
 from profiler.subject import NotApplicable
 from profiler.traces.words import RECOMPUTE
 from profiler.verify import verify
+from tests.support import unets
 from tests.support.unets import FACTORIES, inputs_of, of, subject, trace, workload
 
 
@@ -39,6 +40,19 @@ def test_selective_runs_norms_again_and_no_convolution(kind: str, tmp_path: Path
     again = {op.event.name for op in traced.found.ops if op.phase == RECOMPUTE}
     assert "aten::native_group_norm" in again
     assert again.isdisjoint({"aten::mkldnn_convolution", "aten::_scaled_dot_product_flash_attention_for_cpu_kernel"})
+
+
+@pytest.mark.parametrize("choice", ["full", "alternate"])
+def test_a_compiler_takes_in_the_blocks_that_run_again(choice: Any) -> None:
+    """The whole graph; without Inductor, whose part is the same for any graph."""
+    work = workload(f"{unets.__name__}:one_level_unet", mode="train")
+    plain, _ = subject(work)
+    combo = Combo(checkpointing=choice, compilation="default")
+    made, _ = checkpointing.apply(replace(plain, combo=combo), choice)
+    errors = unets.compare(unets.collect(replace(made, call=torch.compile(made.unet, backend="aot_eager"))), work)
+    assert errors.output_error <= 1e-5
+    assert errors.gradient_error is not None
+    assert errors.gradient_error <= 1e-4
 
 
 def test_attention_that_selective_does_not_know_by_name_is_found(

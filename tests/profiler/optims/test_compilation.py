@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.resnet import ResnetBlock2D
 from torch._dynamo.utils import counters
 
 from profiler.combo import Combo
 from profiler.optims import compilation
+from profiler.steps import make_step, no_phase
 from profiler.verify import verify
 from tests.support import unets
 from tests.support.unets import FACTORIES, of, subject, trace, workload
@@ -50,6 +52,22 @@ def test_a_compiled_model_agrees_with_the_plain_one_and_shows_in_the_trace(
     compilation.forget()
     unets.collect(made)
     assert counters["inductor"]["fxgraph_cache_hit"] > hits  # what warm_compile_s measures
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("left_out", [slice(0, 0), slice(None, None, 2)], ids=["whole", "half of the ResNet blocks"])
+def test_what_a_recorded_graph_leaves_out_is_found(left_out: slice, tmp_path: Path) -> None:
+    """A replay shows no operator: those that are seen are the part that was not compiled."""
+    made, _ = subject(workload(mode="train", device="cuda"))
+    for block in [module for module in made.unet.modules() if isinstance(module, ResnetBlock2D)][left_out]:
+        block.forward = torch.compiler.disable(block.forward)
+    compiled, evidence = compilation.apply(made, "reduce_overhead")
+    step, inputs = make_step(compiled), unets.inputs_of(compiled)
+    for _ in range(3):  # compiled, warmed up, recorded
+        step(inputs[0], no_phase)
+    found = verify(evidence, trace(compiled, tmp_path), compiled)
+    assert found.confirmed is (left_out == slice(0, 0)), found
+    assert ("ran in compiled code" in found.finding) is not found.confirmed
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
