@@ -15,7 +15,7 @@ _COMMUNICATION = re.compile(r"nccl|rccl|gloo|c10d|record_param_comms|all_?reduce
 _TRITON = re.compile(r"^triton_(poi|red|per|tem|mm|conv)\w*")
 _RETURN_TYPE = re.compile(r"std::enable_if<.*?>::type|_typeConvert")
 _LAYOUT = (
-    r"nchwTo|nhwcTo|nhwcAddPadding|nchw_?to_?nhwc|nhwc_?to_?nchw|batched_transpose|CatArray|direct_copy|copy_kernel|transpose"
+    r"nchwTo|nhwcTo|nhwcAddPadding|nchw_?to_?nhwc|nhwc_?to_?nchw|batched_transpose|CatArray|chunk_cat|direct_copy|copy_kernel|transpose"
     r"|aten::(copy_|clone|contiguous|cat|_to_copy)$"
 )
 

@@ -28,6 +28,7 @@ from profiler.why_not import why_not
 from profiler.workload import Workload
 
 ROUNDS = 9
+BATCHES = (2, 8)  # sd15's forward waits for the CPU at 2, and for an H200 at 8
 
 
 def by_hand_sdpa(unet: UNet) -> UNet:
@@ -99,10 +100,11 @@ def compare(name: str, workload: Workload) -> str:
     pairs = [(median_ms(0), median_ms(1)) for _ in range(ROUNDS)]
     ratio = statistics.median(ours_ms / hand_ms for ours_ms, hand_ms in pairs)
     ours_ms, hand_ms = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return f"{name:32s} optimize {ours_ms:8.3f} ms   by hand {hand_ms:8.3f} ms   ratio {ratio:.4f}"
+    return f"batch {workload.batch} {name:32s} optimize {ours_ms:8.3f} ms   by hand {hand_ms:8.3f} ms   ratio {ratio:.4f}"
 
 
 if __name__ == "__main__":
     model, device = [*sys.argv[1:], *("sd15", "cuda")[len(sys.argv) - 1 :]]
-    for case in CASES:
-        print(compare(case, Workload(model=model, device=device, batch=2)), flush=True)
+    for batch in BATCHES:
+        for case in CASES:
+            print(compare(case, Workload(model=model, device=device, batch=batch)), flush=True)

@@ -26,6 +26,7 @@ from tests.support.traces import GOLDEN
         ("void at::native::reduce_kernel<512, 1, MeanOps>", "aten::mean", "reduction"),
         ("void cudnn::engines_precompiled::nchwToNhwcKernel<bf16>", "aten::cudnn_convolution", "layout"),
         ("void at::native::CatArrayBatchedCopy<float>", "aten::cat", "layout"),
+        ("void at::native::detail::chunk_cat_cuda_kernel<float, c10::BFloat16>", "aten::_chunk_cat", "layout"),
         ("ncclDevKernel_AllReduce_Sum_f32_RING_LL", None, "communication"),
         ("void multi_tensor_apply_kernel<FusedAdamMathFunctor>", "aten::_fused_adamw_", "optimizer"),
         ("triton_poi_fused_convolution_silu_3", None, "elementwise"),
