@@ -22,6 +22,7 @@ from profiler import (
     measure,
     memory,
     numerics,
+    provenance,
     ranks,
     scaling,
     schedulers,
@@ -163,6 +164,8 @@ def _run(
     forward_flop = forward_flop_per_sample(unet, workload)
 
     progress("apply", combo.label)
+    if combo.compiles:
+        provenance.listen()
     subject, found.evidence = apply_all(Subject(unet=unet, workload=workload, call=unet), combo)
     found.notes += [str(evidence.facts["note"]) for evidence in found.evidence if "note" in evidence.facts]
     world = subject.parallel.world
@@ -212,6 +215,7 @@ def _run(
     name = f"{'worker' if world.is_first else f'rank{world.rank}'}.{int(time.time() * 1000)}{TRACE_SUFFIX}"
     trace = tracing.trace_steps(subject, step, inputs, clock, held=held, file=folder / name)
     found.trace_file = name
+    found.notes += provenance.note()
     if world.is_first:
         tracing.write_tables(trace, folder)
     progress("verify", "")

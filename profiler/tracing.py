@@ -4,13 +4,15 @@ The pass runs after all timing. Its first step is thrown away (the profiler's ow
 traced with shapes and memory; the device is synchronised at both ends of a step, so that kernels stay in their step.
 """
 
+import json
 import statistics
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from torch import nn
@@ -18,6 +20,7 @@ from torch._C._profiler import _RecordFunctionFast
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 from torch.utils.hooks import RemovableHandle
 
+from profiler import provenance
 from profiler.clock import Clock
 from profiler.memory import Held, gradient_owners
 from profiler.steps import Step
@@ -33,7 +36,7 @@ from profiler.traces.read import read_trace
 from profiler.traces.tables import kernel_table, op_table, write_table
 from profiler.traces.timeline import CATEGORIES, Point, Timeline, build_timeline
 from profiler.traces.views import write_views
-from profiler.traces.words import MODULE, PHASE, STEP
+from profiler.traces.words import COMPILED, MODULE, PHASE, STEP
 
 TRACED_STEPS = 1
 
@@ -113,19 +116,38 @@ class _Phases:
 
 @contextmanager
 def _module_ranges(subject: Subject) -> Iterator[None]:
-    """A range around each call of a module that is not compiled: hooks make a compiler start anew. A replay calls none.
+    """A range around each call of a module; in compiled code of none: hooks make a compiler start anew. A replay calls
+    no module at all.
 
     The fast kind of range costs 2 microseconds; record_function costs 20 and goes through checkpointing's dispatch.
     """
     calls_modules = subject.combo.compilation in ("eager", "regional") and not subject.uses_graphs
     modules = list(subject.unet.named_modules()) if calls_modules else []
-    compiled = {id(inside) for _, module in modules if _is_compiled(module) for inside in module.modules()}
+    regions = [(name, module) for name, module in modules if _is_compiled(module)]
+    compiled = {id(inside) for _, module in regions for inside in module.modules()}
     handles = [handle for name, module in modules if id(module) not in compiled for handle in _hooked(name, module)]
+    with ExitStack() as stack:
+        for handle in handles:
+            stack.callback(handle.remove)
+        for name, module in regions:
+            stack.enter_context(_range_around_compiled(name, module))
+        yield
+
+
+@contextmanager
+def _range_around_compiled(name: str, module: nn.Module) -> Iterator[None]:
+    """A range outside of the compiled call, which stays as it is: blocks share code, which cannot tell whose it is."""
+    compiled: Any = module._compiled_call_impl
+
+    def call(*args: object, **kwargs: object) -> object:
+        with _RecordFunctionFast(MODULE + name):
+            return compiled(*args, **kwargs)
+
+    module._compiled_call_impl = call
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        module._compiled_call_impl = compiled
 
 
 def _is_compiled(module: nn.Module) -> bool:
@@ -174,6 +196,8 @@ def trace_steps(
             times.append(clock.between_ms(start, end))
             if index < TRACED_STEPS:
                 profiler.step()
+        if compiled := provenance.learned(subject.unet):
+            profiler.add_metadata_json(COMPILED, json.dumps(compiled))
     profiler.export_chrome_trace(str(file))
     found = attribute(read_trace(file))
     if not any(name == STEP for name in found.trace.names):

@@ -12,6 +12,7 @@ import numpy as np
 
 from profiler.traces.classify import CATEGORIES, classify
 from profiler.traces.columns import DEVICE_KINDS, Bools, Columns, Ints, Trace
+from profiler.traces.compiled import Compiled, tell
 from profiler.traces.groups import Groups
 from profiler.traces.links import find_forwards
 from profiler.traces.modules import Modules, find_modules
@@ -28,7 +29,8 @@ class Work(Columns):
     """Device work, in the order of the trace's device rows; on a CPU operators with self time, by their rows.
 
     category indexes CATEGORIES, phase `Attribution.phases.names`, module `Attribution.modules.paths`; op and launch are
-    rows of `Trace.ops` and `Trace.launches`. -1 is unknown everywhere.
+    rows of `Trace.ops` and `Trace.launches`. -1 is unknown everywhere. compiled is 0 for work of compiled code, 1 where
+    Inductor told its module, -1 for other work.
     """
 
     row: Ints
@@ -43,6 +45,7 @@ class Work(Columns):
     device: Ints
     correlation: Ints
     in_graph: Ints
+    compiled: Ints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,22 +94,27 @@ def attribute(trace: Trace) -> Attribution:
     phases = find_phases(trace, nesting)
     forward = find_forwards(trace, nesting)
     forward[phases.of_ops == PHASES.index(RECOMPUTE)] = -1  # it runs inside of some node, which is not its own
+    told = tell(trace, nesting, find_modules(trace, forward))
     found = Attribution(
         trace=trace,
         steps=steps,
         nesting=nesting,
         op_step=steps.at(ops.start_ns),
         phases=phases,
-        modules=find_modules(trace, forward),
+        modules=told.modules,
         forward=forward,
         launch_step=steps.at(trace.launches.start_ns),
         work=_no_work(),
         on_gpu=len(trace.device) > 0,
     )
-    return replace(found, work=_device_work(found) if found.on_gpu else _host_work(found))
+    if not found.on_gpu:
+        return replace(found, work=_host_work(found, told))
+    work, modules = _device_work(found, told)
+    return replace(found, work=work, modules=modules)
 
 
-def _device_work(found: Attribution) -> Work:
+def _device_work(found: Attribution, told: Compiled) -> tuple[Work, Modules]:
+    """The work, and the modules with those that only replays of compiled code name."""
     trace, device = found.trace, found.trace.device
     launch = _launches(trace)
     moment = np.where(launch >= 0, trace.launches.start_ns[launch] if len(trace.launches) else 0, device.start_ns)
@@ -116,10 +124,13 @@ def _device_work(found: Attribution) -> Work:
     op[missing] = found.nesting.innermost(thread[missing], moment[missing])
     in_graph = _in_graphs(trace, launch)
     phase, module = found.phases.at(moment), found.modules.at(thread, moment)
+    modules, replayed = told.replayed(thread, moment, device.start_ns, device.name, in_graph)
+    is_told = replayed >= 0
     if len(trace.ops):
         phase = np.where((op >= 0) & (phase < 0), found.phases.of_ops[op], phase)
         module = np.where((op >= 0) & ~in_graph, found.modules.of_ops[op], module)
-    return Work(
+        is_told |= (op >= 0) & ~in_graph & told.of_ops[op]
+    work = Work(
         start_ns=device.start_ns,
         duration_ns=device.duration_ns,
         row=np.arange(len(device)),
@@ -129,15 +140,17 @@ def _device_work(found: Attribution) -> Work:
         launch=launch,
         step=found.steps.at(moment),
         phase=phase,
-        module=module,
+        module=np.where(replayed >= 0, replayed, module),
         stream=device.stream,
         device=device.device,
         correlation=device.correlation,
         in_graph=in_graph.astype(np.int64),
+        compiled=np.where(is_told, 1, np.where(told.covers(thread, moment), 0, -1)),
     )
+    return work, modules
 
 
-def _host_work(found: Attribution) -> Work:
+def _host_work(found: Attribution, told: Compiled) -> Work:
     """Operators with time of their own: those of all rows add up to the time in which any operator ran."""
     trace = found.trace
     rows = np.flatnonzero(found.nesting.self_ns > 0)
@@ -160,6 +173,7 @@ def _host_work(found: Attribution) -> Work:
         device=unknown,
         correlation=unknown,
         in_graph=np.zeros_like(rows),
+        compiled=np.where(told.of_ops[rows], 1, np.where(told.covers(ops.thread, ops.start_ns), 0, -1)),
     )
 
 

@@ -18,7 +18,7 @@ from profiler.traces.words import STEP
 Level = Literal["note", "warning"]
 UNATTRIBUTED_LIMIT = 0.02  # shares of device time
 OTHER_LIMIT = 0.03
-NO_MODULES = "no module names: profile with with_stack=True, or measure with Steplens in eager mode"
+NO_MODULES = "no module names: profile with with_stack=True, or measure with Steplens"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ def health(found: Attribution) -> Health:
         other_share=share(work.category == CATEGORIES.index("other")),
         graph_share=share(work.in_graph > 0) if on_gpu else None,
         overlap_share=(total - union) / total if on_gpu and total else None,
-        findings=(*_of_reading(found), *_of_matching(found), *_of_steps(found)),
+        findings=(*_of_reading(found), *_of_matching(found), *_of_compiled(found), *_of_steps(found)),
         why_empty=dict(_why_empty(found)),
     )
 
@@ -100,6 +100,21 @@ def _of_matching(found: Attribution) -> Iterator[Finding]:
             level = "note" if share < UNATTRIBUTED_LIMIT else level
             example = trace.names[work.name[np.flatnonzero(chosen)[0]]]
             yield Finding(level=level, what=what, count=int(chosen.sum()), share=share, example=example[:120])  # type: ignore[arg-type]
+
+
+def _of_compiled(found: Attribution) -> Iterator[Finding]:
+    """How much of compiled code has a module, and who told."""
+    work, trace = found.work, found.trace
+    total = max(1, int(work.duration_ns.sum()))
+    kernels = "kernels" if found.on_gpu else "operators"
+    for what, chosen in (
+        (f"{kernels} of compiled code with the module that Inductor told", work.compiled == 1),
+        (f"{kernels} of compiled code without a module", (work.compiled == 0) & (work.module < 0)),
+    ):
+        if chosen.any():
+            share = float(work.duration_ns[chosen].sum()) / total
+            example = trace.names[work.name[np.flatnonzero(chosen)[0]]]
+            yield Finding(level="note", what=what, count=int(chosen.sum()), share=share, example=example[:120])
 
 
 def _of_steps(found: Attribution) -> Iterator[Finding]:

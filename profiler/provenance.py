@@ -1,0 +1,153 @@
+"""Provenance: which modules Inductor made each kernel for, noted while it generates code.
+
+Inductor announces every kernel and every library call that it emits, in the order of the generated code and with the
+IR nodes behind it, to `set_kernel_post_grad_provenance_tracing` (torch 2.11 to 2.13). We listen and pass the call on.
+Inductor's own record (`trace.provenance_tracking_level`) stays off: it forgets backwards, writes into the generated
+text and changes the caches' keys. An FX node behind an IR node knows the modules that Dynamo was in when it traced the
+operator (`nn_module_stack`), one of a backward those of its forward operator (`fwd_nn_module_stack`).
+
+What was learned goes into the trace's file, by the name under which the trace shows each compiled graph;
+profiler/traces/compiled.py reads it there.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, wraps
+from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+import torch._inductor.debug as debug
+from torch import nn
+from torch._inductor.output_code import CompiledFxGraph
+from torch._inductor.virtualized import V
+
+from profiler.traces.compiled import call_name
+
+_ANNOUNCE = "set_kernel_post_grad_provenance_tracing"
+_SOURCE = re.compile(r"^L\['\w+'\]")  # Dynamo's word for a local of the compiled function: L['self']
+_STEP = re.compile(r"\['([^']+)'\]|\[(\d+)\]|\.(\w+)")
+_NO_NAMES = ("__dict__", "_modules", "_orig_mod")
+_WRAPPER = "module."  # DistributedDataParallel's
+
+Calls = list[tuple[str, tuple[str, ...]]]  # each call's name, and the modules of its nodes as Dynamo spells them
+
+
+@dataclass
+class _Noted:
+    under_way: WeakKeyDictionary[Any, Calls] = field(default_factory=WeakKeyDictionary)  # by graph being generated
+    graphs: list[tuple["ReferenceType[CompiledFxGraph]", Calls]] = field(default_factory=list)
+    failure: str = ""
+
+
+_NOTED = _Noted()
+
+
+def listen() -> None:
+    """Note what this process compiles from now on; what was noted before is forgotten."""
+    _NOTED.under_way.clear()
+    _NOTED.graphs.clear()
+    _NOTED.failure = ""
+    _install()
+
+
+def note() -> list[str]:
+    """What the reader of the run must know where something could not be noted."""
+    return [f"not every compiled kernel's module could be noted: {_NOTED.failure}"] if _NOTED.failure else []
+
+
+def learned(unet: nn.Module) -> dict[str, Any]:
+    """What the trace's file keeps; empty where nothing was compiled.
+
+    `modules` are qualified names, `graphs` the compiled ones: their calls as [name, numbers of modules]. The names are
+    the UNet's where a graph is_whole, else they count from the module whose call was compiled, itself the empty name.
+    """
+    known = {name for name, _ in unet.named_modules()}
+    numbers: dict[str, int] = {}
+    graphs: dict[str, Any] = {}
+    for made, calls in _NOTED.graphs:
+        graph = made()
+        if graph is None or not graph._fx_graph_cache_key:
+            continue
+        named = [(name, [_qualified(path, known) for path in paths]) for name, paths in calls]
+        used = {path for _, paths in named for path in paths}
+        if used:
+            graphs[graph._fx_graph_cache_key] = {
+                "is_whole": used != {""} and used <= known,
+                "calls": [[name, [numbers.setdefault(path, len(numbers)) for path in paths]] for name, paths in named],
+            }
+    return {"modules": list(numbers), "graphs": graphs} if graphs else {}
+
+
+def _qualified(path: str, known: set[str]) -> str:
+    """L['self'].__dict__['_modules']['up_blocks'].0.resnets.1 is up_blocks.0.resnets.1."""
+    steps = [next(filter(None, found)) for found in _STEP.findall(_SOURCE.sub("", path))]
+    name = ".".join(step for step in steps if step not in _NO_NAMES)
+    inner = name.removeprefix(_WRAPPER)
+    return inner if inner in known else name
+
+
+@cache
+def _install() -> None:
+    """Once in a process: Inductor's modules hold the function by name, or take it from `debug` when they are loaded."""
+    announce: Callable[..., Any] = getattr(debug, _ANNOUNCE)
+    make = CompiledFxGraph.__init__
+
+    @wraps(announce)
+    def announced(node_schedule: Any, kernel_name: str, *args: Any, **kwargs: Any) -> Any:
+        _noting(_note_call, node_schedule, kernel_name)
+        return announce(node_schedule, kernel_name, *args, **kwargs)
+
+    @wraps(make)
+    def made(self: CompiledFxGraph, current_callable: Any, graph: Any, *args: Any, **kwargs: Any) -> None:
+        make(self, current_callable, graph, *args, **kwargs)
+        _noting(_note_graph, self, graph)
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").startswith("torch._inductor") and vars(module).get(_ANNOUNCE) is announce:
+            setattr(module, _ANNOUNCE, announced)
+    CompiledFxGraph.__init__ = made  # type: ignore[method-assign]
+
+
+def _noting(note: Callable[[Any, Any], None], first: Any, second: Any) -> None:
+    """A measured compilation must not fail for our book-keeping: what went wrong is told in the run's notes."""
+    try:
+        note(first, second)
+    except Exception as error:
+        _NOTED.failure = _NOTED.failure or f"{type(error).__name__}: {error}"
+
+
+def _note_call(schedule: Any, kernel: str) -> None:
+    graph = V.graph
+    while parent := getattr(graph, "parent", None):  # a subgraph's code is part of its parent's
+        graph = parent
+    paths = (_module_of(node) for node in _nodes(schedule))
+    call = (call_name(kernel), tuple(dict.fromkeys(path for path in paths if path is not None)))
+    _NOTED.under_way.setdefault(graph, []).append(call)
+
+
+def _note_graph(made: CompiledFxGraph, graph: Any) -> None:
+    if calls := _NOTED.under_way.pop(graph, None):
+        _NOTED.graphs.append((ref(made), calls))
+
+
+def _nodes(schedule: Any) -> Iterator[Any]:
+    """The FX nodes behind a library call (one IR node), or behind a kernel (scheduler nodes, and markers of loops)."""
+    if not isinstance(schedule, list | tuple):
+        yield from [schedule.origin_node] if schedule.origin_node else schedule.origins
+        return
+    for fused in schedule:
+        for one in fused.get_nodes() if hasattr(fused, "get_nodes") else ():
+            if one.node is not None:
+                yield from one.node.origins
+
+
+def _module_of(node: Any) -> str | None:
+    """The innermost module that the node's operator was called in, as Dynamo spells it, empty for the one whose call was
+    compiled. None where no operator of the model stands behind a node, as behind sums of gradients.
+    """
+    meta = node.meta
+    if stack := meta.get("nn_module_stack") or meta.get("fwd_nn_module_stack"):
+        return str(list(stack.values())[-1][0])
+    return "" if meta.get("source_fn_stack") or meta.get("fwd_source_fn_stack") else None
