@@ -22,6 +22,7 @@ import torch._inductor.debug as debug
 from torch import nn
 from torch._inductor.output_code import CompiledFxGraph
 from torch._inductor.virtualized import V
+from torch.fx import GraphModule
 
 from profiler.traces.compiled import call_name
 
@@ -31,13 +32,15 @@ _STEP = re.compile(r"\['([^']+)'\]|\[(\d+)\]|\.(\w+)")
 _NO_NAMES = ("__dict__", "_modules", "_orig_mod")
 _WRAPPER = "module."  # DistributedDataParallel's
 
-Calls = list[tuple[str, tuple[str, ...]]]  # each call's name, and the modules of its nodes as Dynamo spells them
+Origin = tuple[str, int | None]  # a module as Dynamo spells it; of a backward node the number of its forward one
+Calls = list[tuple[str, tuple[Origin, ...]]]  # each call's name, and where its nodes come from
 
 
 @dataclass
 class _Noted:
     under_way: WeakKeyDictionary[Any, Calls] = field(default_factory=WeakKeyDictionary)  # by graph being generated
     graphs: list[tuple["ReferenceType[CompiledFxGraph]", Calls]] = field(default_factory=list)
+    forwards: dict[int, str] = field(default_factory=dict)  # autograd's number -> module
     failure: str = ""
 
 
@@ -48,6 +51,7 @@ def listen() -> None:
     """Note what this process compiles from now on; what was noted before is forgotten."""
     _NOTED.under_way.clear()
     _NOTED.graphs.clear()
+    _NOTED.forwards.clear()
     _NOTED.failure = ""
     _install()
 
@@ -58,7 +62,7 @@ def note() -> list[str]:
 
 
 def learned(unet: nn.Module) -> dict[str, Any]:
-    """What the trace's file keeps; empty where nothing was compiled.
+    """What the trace's file keeps; empty where nothing was compiled. To be asked before the trace begins.
 
     `modules` are qualified names, `graphs` the compiled ones: their calls as [name, numbers of modules]. The names are
     the UNet's where a graph is_whole, else they count from the module whose call was compiled, itself the empty name.
@@ -66,11 +70,13 @@ def learned(unet: nn.Module) -> dict[str, Any]:
     known = {name for name, _ in unet.named_modules()}
     numbers: dict[str, int] = {}
     graphs: dict[str, Any] = {}
-    for made, calls in _NOTED.graphs:
+    for index, (made, calls) in enumerate(_NOTED.graphs):
         graph = made()
-        if graph is None or not graph._fx_graph_cache_key:
+        if graph is None:
             continue
-        named = [(name, [_qualified(path, known) for path in paths]) for name, paths in calls]
+        if not graph._fx_graph_cache_key:  # what Inductor's cache does not take has no name for the trace to show
+            graph._fx_graph_cache_key = f"uncached{index}"
+        named = [(name, _paths(origins, known)) for name, origins in calls]
         used = {path for _, paths in named for path in paths}
         if used:
             graphs[graph._fx_graph_cache_key] = {
@@ -78,6 +84,11 @@ def learned(unet: nn.Module) -> dict[str, Any]:
                 "calls": [[name, [numbers.setdefault(path, len(numbers)) for path in paths]] for name, paths in named],
             }
     return {"modules": list(numbers), "graphs": graphs} if graphs else {}
+
+
+def _paths(origins: tuple[Origin, ...], known: set[str]) -> list[str]:
+    paths = (path if number is None else _NOTED.forwards.get(number, path) for path, number in origins)
+    return list(dict.fromkeys(_qualified(path, known) for path in paths))
 
 
 def _qualified(path: str, known: set[str]) -> str:
@@ -100,14 +111,15 @@ def _install() -> None:
         return announce(node_schedule, kernel_name, *args, **kwargs)
 
     @wraps(make)
-    def made(self: CompiledFxGraph, current_callable: Any, graph: Any, *args: Any, **kwargs: Any) -> None:
-        make(self, current_callable, graph, *args, **kwargs)
+    def made(self: CompiledFxGraph, compiled: Any, graph: Any, gm: GraphModule, *args: Any, **kwargs: Any) -> None:
+        make(self, compiled, graph, gm, *args, **kwargs)
         _noting(_note_graph, self, graph)
+        _noting(_note_forwards, gm, None)
 
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("torch._inductor") and vars(module).get(_ANNOUNCE) is announce:
             setattr(module, _ANNOUNCE, announced)
-    CompiledFxGraph.__init__ = made  # type: ignore[method-assign]
+    CompiledFxGraph.__init__ = made  # type: ignore[method-assign, assignment]
 
 
 def _noting(note: Callable[[Any, Any], None], first: Any, second: Any) -> None:
@@ -122,8 +134,8 @@ def _note_call(schedule: Any, kernel: str) -> None:
     graph = V.graph
     while parent := getattr(graph, "parent", None):  # a subgraph's code is part of its parent's
         graph = parent
-    paths = (_module_of(node) for node in _nodes(schedule))
-    call = (call_name(kernel), tuple(dict.fromkeys(path for path in paths if path is not None)))
+    origins = (_origin(node) for node in _nodes(schedule))
+    call = (call_name(kernel), tuple(dict.fromkeys(origin for origin in origins if origin)))
     _NOTED.under_way.setdefault(graph, []).append(call)
 
 
@@ -132,10 +144,23 @@ def _note_graph(made: CompiledFxGraph, graph: Any) -> None:
         _NOTED.graphs.append((ref(made), calls))
 
 
+def _note_forwards(gm: GraphModule, _: object) -> None:
+    """The last operator of a number is the one that autograd numbered: those that make no node share the next one's."""
+    for node in gm.graph.nodes:
+        origin = _origin(node)
+        if origin and origin[1] is None and "seq_nr" in node.meta:
+            _NOTED.forwards[node.meta["seq_nr"]] = origin[0]
+
+
 def _nodes(schedule: Any) -> Iterator[Any]:
-    """The FX nodes behind a library call (one IR node), or behind a kernel (scheduler nodes, and markers of loops)."""
+    """The FX nodes behind a library call (one IR node), or behind a kernel (scheduler nodes, and markers of loops).
+
+    A call of several outputs has no origin_node, and its origins hold what was fused into its inputs, too.
+    """
     if not isinstance(schedule, list | tuple):
-        yield from [schedule.origin_node] if schedule.origin_node else schedule.origins
+        operator = getattr(schedule, "op_overload", None)
+        exact = [node for node in schedule.origins if node.target is operator]
+        yield from [schedule.origin_node] if schedule.origin_node else exact or schedule.origins
         return
     for fused in schedule:
         for one in fused.get_nodes() if hasattr(fused, "get_nodes") else ():
@@ -143,11 +168,19 @@ def _nodes(schedule: Any) -> Iterator[Any]:
                 yield from one.node.origins
 
 
-def _module_of(node: Any) -> str | None:
-    """The innermost module that the node's operator was called in, as Dynamo spells it, empty for the one whose call was
-    compiled. None where no operator of the model stands behind a node, as behind sums of gradients.
+def _origin(node: Any) -> Origin | None:
+    """The innermost module that the node's operator was called in; empty for the one that was compiled.
+
+    Of a backward node torch tells the first operator's module with its number, where the last's is right
+    (_note_forwards). None where no operator of the model stands behind a node, as behind sums of gradients.
     """
     meta = node.meta
-    if stack := meta.get("nn_module_stack") or meta.get("fwd_nn_module_stack"):
-        return str(list(stack.values())[-1][0])
-    return "" if meta.get("source_fn_stack") or meta.get("fwd_source_fn_stack") else None
+    if meta.get("source_fn_stack") or meta.get("nn_module_stack"):
+        return _innermost(meta.get("nn_module_stack")), None
+    if meta.get("fwd_source_fn_stack") or meta.get("fwd_nn_module_stack"):
+        return _innermost(meta.get("fwd_nn_module_stack")), meta.get("seq_nr")
+    return None
+
+
+def _innermost(stack: dict[str, tuple[str, Any]] | None) -> str:
+    return list(stack.values())[-1][0] if stack else ""

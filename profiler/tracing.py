@@ -174,7 +174,7 @@ def trace_steps(
     """Run the traced pass and write the trace to `file` (gz). Several ranks begin each step together."""
     on_gpu = subject.workload.device == "cuda"
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
-    phases, times = _Phases(subject), []
+    phases, times, compiled = _Phases(subject), [], provenance.learned(subject.unet)
     with (
         warnings.catch_warnings(action="ignore", category=UserWarning),  # torch 2.11: of cycles, and we have but one
         profile(
@@ -196,7 +196,7 @@ def trace_steps(
             times.append(clock.between_ms(start, end))
             if index < TRACED_STEPS:
                 profiler.step()
-        if compiled := provenance.learned(subject.unet):
+        if compiled:
             profiler.add_metadata_json(COMPILED, json.dumps(compiled))
     profiler.export_chrome_trace(str(file))
     found = attribute(read_trace(file))

@@ -32,7 +32,9 @@ def show_differences_in_time(runs: pd.DataFrame, baseline: str, run_ids: tuple[s
     kind = CUTS[str(cut)]
     if kind == "place" and not all(summaries[run_id]["knows_modules"] for run_id in (baseline, after)):
         kind = "phase"
-        st.caption("One of the two traces knows no modules (compiled, or replayed by a graph): cut by class and phase.")
+        st.caption(
+            "One of the two traces knows no modules (an old compiled run, or a replayed graph): cut by class and phase."
+        )
     rows = data.read(views.waterfall, baseline, after, kind)
     figure = differences.waterfall(rows, before=labels[baseline], after=labels[after], dark=is_dark())
     show_chart(figure, rows, key="compare_waterfall", name=f"waterfall-{kind}")

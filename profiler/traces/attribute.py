@@ -124,7 +124,7 @@ def _device_work(found: Attribution, told: Compiled) -> tuple[Work, Modules]:
     op[missing] = found.nesting.innermost(thread[missing], moment[missing])
     in_graph = _in_graphs(trace, launch)
     phase, module = found.phases.at(moment), found.modules.at(thread, moment)
-    modules, replayed = told.replayed(thread, moment, device.start_ns, device.name, in_graph)
+    modules, replayed = told.replayed(thread, moment, device, in_graph)
     is_told = replayed >= 0
     if len(trace.ops):
         phase = np.where((op >= 0) & (phase < 0), found.phases.of_ops[op], phase)

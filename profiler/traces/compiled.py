@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
-from profiler.traces.columns import Bools, Ints, Trace
+from profiler.traces.columns import DEVICE_KINDS, Bools, DeviceWork, Ints, Trace
 from profiler.traces.modules import ROOT, Modules
 from profiler.traces.nesting import Nesting, nest
 from profiler.traces.windows import named
@@ -23,6 +23,7 @@ from profiler.traces.words import COMPILED
 
 GRAPH_CALL = "## Call CompiledFxGraph "
 _NUMBERED = re.compile(r"^graph_\d+_")  # of a C++ kernel, which a CPU's trace shows with cpp.enable_kernel_profile
+_MEMSET = DEVICE_KINDS.index("gpu_memset")
 _SAME = {"bias_addmm": "addmm"}  # Inductor's own helper, which calls the operator
 
 Call = tuple[str, list[int]]
@@ -50,14 +51,19 @@ class Compiled:
         """Whether a compiled graph's call was open."""
         return self._calls.around(thread, moments) >= 0
 
-    def replayed(self, thread: Ints, launched: Ints, start: Ints, name: Ints, in_graph: Bools) -> tuple[Modules, Ints]:
-        """Path numbers of kernels that CUDA graphs replay in compiled code (-1 for others), and all paths."""
-        paths, found = _Paths(self.modules.paths), np.full(len(name), -1)
+    def replayed(self, thread: Ints, launched: Ints, device: DeviceWork, in_graph: Bools) -> tuple[Modules, Ints]:
+        """Path numbers of the work that CUDA graphs replay in compiled code (-1 for other work), and all paths."""
+        paths, found = _Paths(self.modules.paths), np.full(len(device), -1)
         rows = np.flatnonzero(in_graph)
-        rows = rows[np.argsort(start[rows], kind="stable")]
+        rows = rows[np.argsort(device.start_ns[rows], kind="stable")]
         for call, inside in _by_call(self._calls.around(thread, launched), rows):
             outer = self.modules.at(thread[inside[:1]], launched[inside[:1]])
-            found[inside] = self._calls.told(call, name[inside], int(outer[0]), paths)
+            is_memset = device.kind[inside] == _MEMSET
+            ran = inside[~is_memset]
+            found[ran] = self._calls.told(call, device.name[ran], int(outer[0]), paths)
+            following = np.searchsorted(np.flatnonzero(~is_memset), np.flatnonzero(is_memset))
+            # of the kernel that it clears the workspace for
+            found[inside[is_memset]] = np.append(found[ran], -1)[following]
         return replace(self.modules, paths=tuple(paths)), found
 
 

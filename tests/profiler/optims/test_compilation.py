@@ -1,6 +1,8 @@
 """Compilation on a CPU: the same results as the plain model, and a compiled region in the trace."""
 
+import itertools
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,17 @@ import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch._dynamo.utils import counters
 
+from profiler import provenance
 from profiler.combo import Combo
 from profiler.optims import compilation
 from profiler.steps import make_step, no_phase
+from profiler.subject import Subject
+from profiler.tracing import Trace
 from profiler.verify import verify
 from tests.support import unets
 from tests.support.unets import FACTORIES, of, subject, trace, workload
 
+_CONVOLUTIONS = ("aten::convolution", "aten::convolution_backward")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor builds C++ on a CPU: install g++")
 
 
@@ -39,13 +45,18 @@ def test_a_compiled_model_agrees_with_the_plain_one_and_shows_in_the_trace(
     mode: str, choice: Any, tmp_path: Path
 ) -> None:
     work = workload(f"{unets.__name__}:one_level_unet", mode=mode)
+    provenance.listen()
     made, evidence = subject(work, Combo(compilation=choice))
     errors = unets.compare(unets.collect(made), work)
     assert errors.output_error <= 1e-5
     assert (errors.gradient_error or 0.0) <= 1e-4
-    found = verify(of("compilation", evidence), trace(made, tmp_path), made)
+    num_graphs = compilation.num_graphs()
+    traced = trace(made, tmp_path)
+    assert compilation.num_graphs() == num_graphs  # the ranges round compiled blocks make nothing compile again
+    found = verify(of("compilation", evidence), traced, made)
     assert found.confirmed, found.finding
     assert found.observed["compiled regions"] > 0
+    _check_modules(traced, made, choice)
     assert found.observed["num_graphs"] > 0
     assert found.observed["num_graph_breaks"] == 0
     hits = counters["inductor"]["fxgraph_cache_hit"]
@@ -68,6 +79,18 @@ def test_what_a_recorded_graph_leaves_out_is_found(left_out: slice, tmp_path: Pa
     found = verify(evidence, trace(compiled, tmp_path), compiled)
     assert found.confirmed is (left_out == slice(0, 0)), found
     assert ("ran in compiled code" in found.finding) is not found.confirmed
+
+
+def _check_modules(traced: Trace, made: Subject, choice: str) -> None:
+    """Every convolution of the UNet is found at its own module, forward and backward."""
+    assert provenance.note() == []
+    convolutions = [name for name, part in made.unet.named_modules() if isinstance(part, torch.nn.Conv2d)]
+    found = Counter((op.event.name, op.module) for op in traced.found.ops if op.event.name in _CONVOLUTIONS)
+    if choice == "max_autotune":  # it has templates of its own for some, which are no operators
+        assert {path for _, path in found} <= set(convolutions)
+        return
+    calls = _CONVOLUTIONS[: 2 if made.workload.mode == "train" else 1]
+    assert found == dict.fromkeys(itertools.product(calls, convolutions), 1)
 
 
 @pytest.mark.parametrize("kind", FACTORIES)

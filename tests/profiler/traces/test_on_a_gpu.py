@@ -1,13 +1,17 @@
-"""On a GPU: real traced steps, eager and with CUDA graphs, through every view."""
+"""On a GPU: real traced steps, eager, compiled and with CUDA graphs, through every view."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from profiler import provenance
 from profiler.combo import Combo
 from profiler.flops import forward_flop_per_sample
+from profiler.optims import compilation
 from profiler.traces.breakdown import breakdown, step_windows
 from profiler.traces.classify import CATEGORIES
 from profiler.traces.counted import op_flop
@@ -15,10 +19,13 @@ from profiler.traces.critical import critical_path
 from profiler.traces.health import OTHER_LIMIT, UNATTRIBUTED_LIMIT, health
 from profiler.traces.intervals import Union
 from profiler.traces.launches import launch_statistics
+from profiler.traces.objects import Found
 from profiler.traces.operators import kernel_summary, operator_table
+from profiler.traces.phases import PHASES
 from profiler.traces.roofline import roofline
 from profiler.traces.unet import attention_by_resolution, blocks, module_tree
 from profiler.traces.views import write_views
+from tests.support import unets
 from tests.support.unets import subject, trace, workload
 
 pytestmark = pytest.mark.gpu
@@ -82,3 +89,45 @@ def test_a_run_folder_keeps_a_gpu_steps_views(tmp_path: Path) -> None:
     assert all(row["grid"] and row["block"] for row in rows["kernel_kinds"] if row["category"] == "conv")
     assert any(row["flop"] for row in rows["roofline"])
     assert rows["attention"]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # Dynamo's own, at block inputs
+@pytest.mark.parametrize(
+    ("mode", "choice"),
+    [("inference", "default"), ("train", "default"), ("train", "regional"), ("inference", "reduce_overhead")],
+)
+def test_kernels_of_compiled_code_have_their_modules(
+    mode: str, choice: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    provenance.listen()
+    combo = Combo(attention="sdpa", precision="bf16", compilation=choice)
+    made, _ = subject(workload(f"{unets.__name__}:one_level_unet", mode=mode, device="cuda"), combo)
+    for _ in range(3):  # compiles, and records the graph of reduce_overhead
+        unets.collect(made)
+    num_graphs = compilation.num_graphs()
+    found = trace(made, tmp_path).attribution
+    assert compilation.num_graphs() == num_graphs  # the ranges round compiled blocks make nothing compile again
+    assert provenance.note() == []
+    work = found.traced
+    in_model = work.take((work.compiled >= 0) & (work.phase != PHASES.index("optimizer")))
+    assert len(in_model) > 30
+    told = in_model.compiled == 1
+    assert in_model.duration_ns[told].sum() >= 0.9 * in_model.duration_ns.sum()
+    assert (in_model.in_graph > 0).mean() > 0.9 or choice != "reduce_overhead"
+    tree = {(row["module"], row["phase"]): row["total_ns"] for row in module_tree(found).to_pylist()}
+    for phase in ("forward", "backward") if mode == "train" else ("forward",):
+        parts = [tree[f"up_blocks.0.resnets.{index}", phase] for index in range(2)]
+        block, whole = tree["up_blocks.0.resnets", phase], tree["(root)", phase]
+        assert 0 < sum(parts) <= block < whole
+        assert all(part > 0.1 * block for part in parts)
+    if choice == "reduce_overhead":
+        return
+    # a convolution is its own module's, whoever launched it
+    calls = {op.event.name: set[str | None]() for op in Found(found).ops if "aten::convolution" in op.event.name}
+    for op in Found(found).ops:
+        if op.event.name in calls:
+            calls[op.event.name].add(op.module)
+    modules = {name for name, part in made.unet.named_modules() if isinstance(part, torch.nn.Conv2d)}
+    assert calls
+    assert all(paths <= modules for paths in calls.values())

@@ -1,0 +1,180 @@
+"""Compiled code: which module each of a graph's calls belongs to, by what Inductor told and the order of the calls."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiler.traces.attribute import Attribution
+from profiler.traces.compiled import Call, align, call_name, common
+from profiler.traces.health import health
+from profiler.traces.words import COMPILED
+from tests.support.traces import Row, attributed, event, kernel, launch, module, op, phase, step
+
+MODULES = ["a.conv", "a.norm", "b.conv", "b.norm"]
+CALLS: list[Call] = [("triton_0", [0, 1]), ("convolution", [0]), ("triton_1", [1]), ("mm", [2]), ("mm", [3])]
+
+
+def _said(calls: Sequence[Call], *, is_whole: bool = True) -> dict[str, Any]:
+    graphs = {"f1": {"is_whole": is_whole, "calls": calls}}
+    return {COMPILED: {"modules": MODULES, "graphs": graphs}}
+
+
+def _graph(start: int, end: int, thread: int = 1) -> Row:
+    return event("user_annotation", "## Call CompiledFxGraph f1 ##", start, end, thread=thread)
+
+
+def _modules(found: Attribution) -> list[str | None]:
+    """The module of each kernel, by start."""
+    return [found.modules.paths[code] if code >= 0 else None for code in found.work.module.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("inductors", "traces"),
+    [
+        ("extern_kernels.mm", "aten::mm"),
+        ("extern_kernels.bias_addmm", "aten::addmm"),
+        ("torch.ops.aten.convolution_backward.default", "aten::convolution_backward"),
+        ("torch.ops.xformers_flash.flash_fwd.default", "xformers_flash::flash_fwd"),
+        ("triton_poi_fused_add_3", "triton_poi_fused_add_3"),
+        ("cpp_fused_add_3", "graph_12_cpp_fused_add_3"),
+    ],
+)
+def test_inductor_and_the_trace_call_one_thing_by_one_word(inductors: str, traces: str) -> None:
+    assert call_name(inductors) == call_name(traces)
+
+
+def test_a_fused_kernel_belongs_to_what_contains_all_its_modules() -> None:
+    assert common(["a.b.conv", "a.b.norm"]) == "a.b"
+    assert common(["a.b.conv", "a.b"]) == "a.b"
+    assert common(["a.b", "a.bc"]) == "a"
+    assert common(["a", "b"]) == ""
+    assert common(["a.b", ""]) == ""
+
+
+def test_the_kth_call_of_a_name_is_the_kth_that_inductor_made() -> None:
+    names = ["triton_0", "convolution", "empty", "triton_1", "mm", "mm"]
+    assert align(names, CALLS) == [{0, 1}, {0}, set(), {1}, {2}, {3}]
+
+
+def test_kernels_between_two_certain_ones_belong_to_the_calls_between_them() -> None:
+    """A replayed graph shows the kernels of library calls, not the calls."""
+    assert align(["triton_0", "cudnn", "triton_1", "gemm_a", "gemm_b"], CALLS) == [{0, 1}, {0}, {1}, {2}, {3}]
+    assert align(["triton_0", "nchwToNhwc", "cudnn", "triton_1", "gemm"], CALLS)[1:] == [{0}, {0}, {1}, {2, 3}]
+
+
+def test_another_order_or_other_code_is_nobodys() -> None:
+    assert align(["triton_1", "convolution", "triton_0"], CALLS) == [set()] * 3
+    assert align(["aten::copy_"], CALLS) == [set()]
+
+
+@given(st.lists(st.sampled_from(["triton_0", "triton_1", "mm", "conv"]), min_size=1), st.data())
+def test_a_call_never_gets_a_module_of_another_one(made: list[str], data: st.DataObject) -> None:
+    """Whatever of the calls a trace lost: what remains gets its own module, or it among others, or none."""
+    calls: list[Call] = [(name, [number]) for number, name in enumerate(made)]
+    kept = data.draw(st.lists(st.sampled_from(range(len(made))), unique=True).map(sorted))
+    for number, served in zip(kept, align([made[number] for number in kept], calls), strict=True):
+        assert not served or number in served or len(kept) < len(made)
+    assert align(made, calls) == [{number} for number in range(len(made))]
+
+
+def test_compiled_kernels_belong_to_the_modules_that_inductor_told() -> None:
+    found = attributed(
+        step(0, 100),
+        op("CompiledFunction", 1, 60),
+        _graph(2, 50),
+        op("triton_0", 5, 8, external=1),
+        op("aten::convolution", 10, 20, external=2),
+        op("aten::cudnn_convolution", 11, 19, external=3),
+        op("triton_1", 21, 25, external=4),
+        launch(1, 6),
+        launch(2, 12),
+        launch(3, 22),
+        launch(4, 55),
+        kernel("triton_0", 30, 40, correlation=1, external=1),
+        kernel("cudnn", 40, 50, correlation=2, external=3),
+        kernel("triton_1", 50, 60, correlation=3, external=4),
+        kernel("copy", 60, 90, correlation=4),
+        **_said(CALLS[:3]),
+    )
+    assert _modules(found) == ["a", "a.conv", "a.norm", None]
+    assert found.work.compiled.tolist() == [1, 1, 1, -1]
+    assert found.modules.source == "provenance"
+    (finding,) = (one for one in health(found).findings if "Inductor" in one.what)
+    assert (finding.level, finding.count, finding.share) == ("note", 3, 0.5)
+
+
+def test_a_replayed_graph_is_resolved_by_the_order_of_its_kernels() -> None:
+    found = attributed(
+        step(0, 100),
+        _graph(2, 50),
+        launch(1, 10, name="cudaGraphLaunch"),
+        kernel("triton_0", 20, 30, correlation=1),
+        kernel("cudnn", 30, 40, correlation=1),
+        kernel("triton_1", 40, 50, correlation=1),
+        kernel("gemm", 50, 60, correlation=1),
+        kernel("Memset (Unknown)", 60, 62, correlation=1, kind="gpu_memset"),
+        kernel("gemm", 62, 70, correlation=1),
+        kernel("Memset (Unknown)", 70, 72, correlation=1, kind="gpu_memset"),
+        **_said(CALLS),
+    )
+    assert _modules(found) == ["a", "a.conv", "a.norm", "b.conv", "b.norm", "b.norm", None]
+
+
+def test_blocks_that_share_code_are_told_apart_by_the_call_around_it() -> None:
+    """Forward by the range of the call, backward by the forward operator."""
+    found = attributed(
+        step(0, 200),
+        phase("forward", 1, 90),
+        module("up.0", 2, 40),
+        op("CompiledFunction", 3, 39, sequence=7),
+        _graph(4, 38),
+        op("triton_1", 5, 9, external=1),
+        module("up.1", 41, 80),
+        op("CompiledFunction", 42, 79, sequence=8),
+        _graph(43, 78),
+        op("triton_1", 44, 48, external=2),
+        phase("backward", 91, 190),
+        op("CompiledFunctionBackward", 100, 150, sequence=8, forward_thread=1, thread=2),
+        _graph(101, 149, thread=2),
+        op("triton_1", 102, 110, external=3, thread=2),
+        launch(1, 6),
+        launch(2, 45),
+        launch(3, 103, thread=2),
+        kernel("triton_1", 10, 20, correlation=1, external=1),
+        kernel("triton_1", 50, 60, correlation=2, external=2),
+        kernel("triton_1", 120, 130, correlation=3, external=3),
+        **_said([("triton_1", [1])], is_whole=False),
+    )
+    assert _modules(found) == ["up.0.a.norm", "up.1.a.norm", "up.1.a.norm"]
+
+
+def test_a_part_of_a_model_without_a_call_around_it_stays_unattributed() -> None:
+    found = attributed(
+        step(0, 100),
+        _graph(2, 50),
+        op("triton_1", 5, 9, external=1),
+        launch(1, 6),
+        kernel("triton_1", 10, 20, correlation=1, external=1),
+        **_said([("triton_1", [1])], is_whole=False),
+    )
+    assert _modules(found) == [None]
+    assert found.work.compiled.tolist() == [0]
+    assert any("compiled code without a module" in one.what for one in health(found).findings)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        [1],
+        {"modules": "x"},
+        {"modules": [], "graphs": {"f1": {"is_whole": True, "calls": [["triton_1", [5]]]}}},
+        {"modules": [], "graphs": {"f1": {"is_whole": True, "calls": [["triton_1"]]}}},
+    ],
+)
+def test_a_strange_record_is_none(said: Any) -> None:
+    found = attributed(step(0, 100), _graph(2, 50), op("triton_1", 5, 9), **{COMPILED: said})
+    assert found.work.module.tolist() == [-1] * len(found.work)
