@@ -18,13 +18,13 @@ from functools import cache, wraps
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
+import torch
 import torch._inductor.debug as debug
 from torch import nn
 from torch._inductor.output_code import CompiledFxGraph
 from torch._inductor.virtualized import V
-from torch.fx import GraphModule
 
-from profiler.traces.compiled import call_name
+from profiler.traces.alignment import call_name
 
 _ANNOUNCE = "set_kernel_post_grad_provenance_tracing"
 _SOURCE = re.compile(r"^L\['\w+'\]")  # Dynamo's word for a local of the compiled function: L['self']
@@ -52,8 +52,9 @@ def listen() -> None:
     _NOTED.under_way.clear()
     _NOTED.graphs.clear()
     _NOTED.forwards.clear()
-    _NOTED.failure = ""
-    _install()
+    _NOTED.failure = "" if hasattr(debug, _ANNOUNCE) else f"torch {torch.__version__} announces no kernels"
+    if not _NOTED.failure:
+        _install()
 
 
 def note() -> list[str]:
@@ -111,15 +112,14 @@ def _install() -> None:
         return announce(node_schedule, kernel_name, *args, **kwargs)
 
     @wraps(make)
-    def made(self: CompiledFxGraph, compiled: Any, graph: Any, gm: GraphModule, *args: Any, **kwargs: Any) -> None:
-        make(self, compiled, graph, gm, *args, **kwargs)
-        _noting(_note_graph, self, graph)
-        _noting(_note_forwards, gm, None)
+    def made(self: CompiledFxGraph, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        _noting(_note_graph, self, args)
 
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("torch._inductor") and vars(module).get(_ANNOUNCE) is announce:
             setattr(module, _ANNOUNCE, announced)
-    CompiledFxGraph.__init__ = made  # type: ignore[method-assign, assignment]
+    CompiledFxGraph.__init__ = made  # type: ignore[method-assign]
 
 
 def _noting(note: Callable[[Any, Any], None], first: Any, second: Any) -> None:
@@ -139,13 +139,13 @@ def _note_call(schedule: Any, kernel: str) -> None:
     _NOTED.under_way.setdefault(graph, []).append(call)
 
 
-def _note_graph(made: CompiledFxGraph, graph: Any) -> None:
+def _note_graph(made: CompiledFxGraph, args: tuple[Any, ...]) -> None:
+    """Its code is whole. Of a number, the last operator is the one that autograd gave it: those that make no node share
+    the next one's.
+    """
+    _, graph, gm, *_ = args
     if calls := _NOTED.under_way.pop(graph, None):
         _NOTED.graphs.append((ref(made), calls))
-
-
-def _note_forwards(gm: GraphModule, _: object) -> None:
-    """The last operator of a number is the one that autograd numbered: those that make no node share the next one's."""
     for node in gm.graph.nodes:
         origin = _origin(node)
         if origin and origin[1] is None and "seq_nr" in node.meta:
@@ -171,8 +171,8 @@ def _nodes(schedule: Any) -> Iterator[Any]:
 def _origin(node: Any) -> Origin | None:
     """The innermost module that the node's operator was called in; empty for the one that was compiled.
 
-    Of a backward node torch tells the first operator's module with its number, where the last's is right
-    (_note_forwards). None where no operator of the model stands behind a node, as behind sums of gradients.
+    Of a backward node torch tells the first operator's module with its number, where the last's is right. None where no
+    operator of the model stands behind a node, as behind sums of gradients.
     """
     meta = node.meta
     if meta.get("source_fn_stack") or meta.get("nn_module_stack"):

@@ -2,19 +2,18 @@
 
 profiler/provenance.py keeps in our traces' files, per compiled graph, its calls (kernels and library calls) in order
 with the modules that each serves. The trace shows the same graph as a range and the same calls as operators in it, or
-as the kernels of a replayed CUDA graph: the k-th of a name is the k-th of that name. Where the numbers of a name differ
-(a library call may launch several kernels), what lies between two calls that are certain belongs to the calls that
-Inductor made between them. Several modules are as good as the one that contains them all.
+as the kernels of a replayed CUDA graph; alignment.py brings both together. Several modules are as good as the one that
+contains them all.
 """
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import msgspec
 import numpy as np
 
+from profiler.traces.alignment import Call, align, call_name, common
 from profiler.traces.columns import DEVICE_KINDS, Bools, DeviceWork, Ints, Trace
 from profiler.traces.modules import ROOT, Modules
 from profiler.traces.nesting import Nesting, nest
@@ -22,11 +21,7 @@ from profiler.traces.windows import named
 from profiler.traces.words import COMPILED
 
 GRAPH_CALL = "## Call CompiledFxGraph "
-_NUMBERED = re.compile(r"^graph_\d+_")  # of a C++ kernel, which a CPU's trace shows with cpp.enable_kernel_profile
 _MEMSET = DEVICE_KINDS.index("gpu_memset")
-_SAME = {"bias_addmm": "addmm"}  # Inductor's own helper, which calls the operator
-
-Call = tuple[str, list[int]]
 
 
 class _Graph(msgspec.Struct):
@@ -129,53 +124,16 @@ def tell(trace: Trace, nesting: Nesting, modules: Modules) -> Compiled:
     return Compiled(replace(modules, paths=tuple(paths), of_ops=of_ops, source=source), nearest >= 0, calls)
 
 
-def align(names: Sequence[str], calls: Sequence[Call]) -> list[set[int]]:
-    """The modules of each thing that ran in a compiled graph's call, in order; an empty set where nobody knows.
-
-    Certain is a name that ran as often as Inductor made it. Of the rest, what lies between two certain ones belongs to
-    the calls made between them: to its own where there are as many, else to all of them.
-    """
-    ran, made = Counter(names), Counter(name for name, _ in calls)
-    certain = {name for name, count in ran.items() if made[name] == count}
-    if not certain:
-        return [set() for _ in names]
-    places = iter([place for place, (name, _) in enumerate(calls) if name in certain])
-    # both lists hold the certain names equally often; in another order the code is not the one that Inductor told of
-    matched = [next(places) if name in certain else -1 for name in names]
-    if any(place >= 0 and calls[place][0] != name for place, name in zip(matched, names, strict=True)):
-        return [set() for _ in names]
-    served: list[set[int]] = [set(calls[place][1]) if place >= 0 else set() for place in matched]
-    for first, last in _unmatched(matched):
-        before = matched[first - 1] if first else -1
-        after = matched[last] if last < len(matched) else len(calls)
-        between = [set(modules) for name, modules in calls[before + 1 : after] if name not in certain]
-        is_each = len(between) == last - first
-        for index in range(first, last):
-            served[index] = between[index - first] if is_each else set().union(*between)
-    return served
-
-
-def _unmatched(matched: Sequence[int]) -> list[tuple[int, int]]:
-    """Runs of -1, as first and behind the last."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], np.array(matched) < 0, [0])).astype(np.int64))).tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True))
-
-
-def common(paths: Sequence[str]) -> str:
-    """The lowest module that contains them all; empty where that is the whole."""
-    split = [path.split(".") for path in paths]
-    shortest = min(map(len, split), default=0)
-    length = next((at for at in range(shortest) if len({parts[at] for parts in split}) > 1), shortest)
-    return ".".join(split[0][:length]) if split else ""
-
-
-def call_name(text: str) -> str:
-    """One word for a call, be it Inductor's (extern_kernels.mm, torch.ops.aten.mm.default) or a trace's (aten::mm)."""
-    if text.startswith("torch.ops."):
-        name = text.split(".")[3]
-    else:
-        name = _NUMBERED.sub("", text.removeprefix("extern_kernels.").rpartition("::")[2])
-    return _SAME.get(name, name)
+def keep_only(trace: Trace, module: str) -> None:
+    """Cut the record, as a slice of one module cuts the trace: what remains is told by the order of what remains."""
+    said = _said(trace)
+    for graph in said.graphs.values():
+        if graph.is_whole and module != ROOT:
+            paths = [common([said.modules[number] for number in modules]) for _, modules in graph.calls]
+            inside = [path == module or path.startswith(f"{module}.") for path in paths]
+            graph.calls = list(compress(graph.calls, inside))
+    if said.graphs:
+        trace.metadata[COMPILED] = msgspec.to_builtins(said)
 
 
 def _said(trace: Trace) -> _Said:

@@ -15,6 +15,7 @@ import msgspec
 
 from profiler.traces.attribute import attribute
 from profiler.traces.columns import ONLY_MODULE, Notes, Trace
+from profiler.traces.compiled import keep_only
 from profiler.traces.cut import Cut, Thread, cut_out
 from profiler.traces.decode import mend, up_to_end
 from profiler.traces.gather import ARROWS, KINDS
@@ -70,6 +71,7 @@ def write_slice(
     cut = cut_out(found, step, module)
     if module is not None:
         found.trace.metadata[ONLY_MODULE] = module
+        keep_only(found.trace, module)
     with target.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
         what = f"step {step}" + (f" of {source.name}" if module is None else f", module {module} of {source.name}")
         return _write(packed, found.trace, _kept(source, found.trace, cut), what)

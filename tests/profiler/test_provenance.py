@@ -141,6 +141,15 @@ def test_what_goes_wrong_in_the_book_keeping_is_told_and_fails_nothing() -> None
     assert provenance.note() == []
 
 
+def test_a_torch_that_announces_nothing_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.delattr(torch._inductor.debug, provenance._ANNOUNCE)
+        provenance.listen()
+        assert "announces no kernels" in provenance.note()[0]
+    provenance.listen()
+    assert provenance.note() == []
+
+
 @pytest.mark.parametrize(
     ("spelled", "name"),
     [

@@ -1,15 +1,17 @@
 """Compiled code: which module each of a graph's calls belongs to, by what Inductor told and the order of the calls."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from profiler.traces.attribute import Attribution
-from profiler.traces.compiled import Call, align, call_name, common
+from profiler.traces.alignment import Call
+from profiler.traces.attribute import Attribution, attribute
 from profiler.traces.health import health
+from profiler.traces.read import read_trace
+from profiler.traces.slice import write_slice
 from profiler.traces.words import COMPILED
 from tests.support.traces import Row, attributed, event, kernel, launch, module, op, phase, step
 
@@ -29,55 +31,6 @@ def _graph(start: int, end: int, thread: int = 1) -> Row:
 def _modules(found: Attribution) -> list[str | None]:
     """The module of each kernel, by start."""
     return [found.modules.paths[code] if code >= 0 else None for code in found.work.module.tolist()]
-
-
-@pytest.mark.parametrize(
-    ("inductors", "traces"),
-    [
-        ("extern_kernels.mm", "aten::mm"),
-        ("extern_kernels.bias_addmm", "aten::addmm"),
-        ("torch.ops.aten.convolution_backward.default", "aten::convolution_backward"),
-        ("torch.ops.xformers_flash.flash_fwd.default", "xformers_flash::flash_fwd"),
-        ("triton_poi_fused_add_3", "triton_poi_fused_add_3"),
-        ("cpp_fused_add_3", "graph_12_cpp_fused_add_3"),
-    ],
-)
-def test_inductor_and_the_trace_call_one_thing_by_one_word(inductors: str, traces: str) -> None:
-    assert call_name(inductors) == call_name(traces)
-
-
-def test_a_fused_kernel_belongs_to_what_contains_all_its_modules() -> None:
-    assert common(["a.b.conv", "a.b.norm"]) == "a.b"
-    assert common(["a.b.conv", "a.b"]) == "a.b"
-    assert common(["a.b", "a.bc"]) == "a"
-    assert common(["a", "b"]) == ""
-    assert common(["a.b", ""]) == ""
-
-
-def test_the_kth_call_of_a_name_is_the_kth_that_inductor_made() -> None:
-    names = ["triton_0", "convolution", "empty", "triton_1", "mm", "mm"]
-    assert align(names, CALLS) == [{0, 1}, {0}, set(), {1}, {2}, {3}]
-
-
-def test_kernels_between_two_certain_ones_belong_to_the_calls_between_them() -> None:
-    """A replayed graph shows the kernels of library calls, not the calls."""
-    assert align(["triton_0", "cudnn", "triton_1", "gemm_a", "gemm_b"], CALLS) == [{0, 1}, {0}, {1}, {2}, {3}]
-    assert align(["triton_0", "nchwToNhwc", "cudnn", "triton_1", "gemm"], CALLS)[1:] == [{0}, {0}, {1}, {2, 3}]
-
-
-def test_another_order_or_other_code_is_nobodys() -> None:
-    assert align(["triton_1", "convolution", "triton_0"], CALLS) == [set()] * 3
-    assert align(["aten::copy_"], CALLS) == [set()]
-
-
-@given(st.lists(st.sampled_from(["triton_0", "triton_1", "mm", "conv"]), min_size=1), st.data())
-def test_a_call_never_gets_a_module_of_another_one(made: list[str], data: st.DataObject) -> None:
-    """Whatever of the calls a trace lost: what remains gets its own module, or it among others, or none."""
-    calls: list[Call] = [(name, [number]) for number, name in enumerate(made)]
-    kept = data.draw(st.lists(st.sampled_from(range(len(made))), unique=True).map(sorted))
-    for number, served in zip(kept, align([made[number] for number in kept], calls), strict=True):
-        assert not served or number in served or len(kept) < len(made)
-    assert align(made, calls) == [{number} for number in range(len(made))]
 
 
 def test_compiled_kernels_belong_to_the_modules_that_inductor_told() -> None:
@@ -149,6 +102,18 @@ def test_blocks_that_share_code_are_told_apart_by_the_call_around_it() -> None:
         **_said([("triton_1", [1])], is_whole=False),
     )
     assert _modules(found) == ["up.0.a.norm", "up.1.a.norm", "up.1.a.norm"]
+
+
+def test_a_slice_of_a_module_keeps_its_modules(tmp_path: Path) -> None:
+    ran = ["triton_1", "mm", "triton_1", "mm"]
+    calls: list[Call] = [("triton_1", [1]), ("mm", [0]), ("triton_1", [3]), ("mm", [2])]
+    ops = [op(name, 5 * n, 5 * n + 2) for n, name in enumerate(ran, start=1)]
+    rows = [step(0, 100), _graph(2, 50), *ops]
+    source, target = tmp_path / "a.json", tmp_path / "b.json.gz"
+    source.write_text(json.dumps({"schemaVersion": 1, **_said(calls), "traceEvents": rows}))
+    assert write_slice(source, target, step=0, module="b") == 4
+    found = attribute(read_trace(target))
+    assert _modules(found) == ["b.norm", "b.conv"]
 
 
 def test_a_part_of_a_model_without_a_call_around_it_stays_unattributed() -> None:
