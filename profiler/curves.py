@@ -130,6 +130,12 @@ def training_note(curves: Curves) -> tuple[str, ...]:
     return (f"loss scaling: no gradient overflowed in the first {len(scales)} steps at a scale of {scales[0][1]:g}",)
 
 
+def divergence(curves: Curves) -> str:
+    """From which step on the loss of training is not finite, in words; empty where it stayed finite."""
+    lost = [int(x) for x, y in curves.points.get("loss", []) if not math.isfinite(y)]
+    return f"training diverges: the loss is not finite in step {lost[0]}" if lost else ""
+
+
 def note_sampling(curves: Curves, found: Fidelity, reference: Reference | None, precision: str) -> None:
     """The latents' error after each step, beside plain eager's at this precision and in fp32 (the noise floor)."""
     if reference is None or found.latents is None or reference.fidelity.latents is None:

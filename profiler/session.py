@@ -295,6 +295,7 @@ def _first_calls(
         agree = subject.parallel.world.agree
         curves.record_training(subject, watch, step, inputs, clock, first=COMPILE_CALLS - 1, agree=agree)
         found.notes += curves.training_note(kept)
+        found.wrong = found.wrong or curves.divergence(kept)
     return seconds, graph_peaks
 
 

@@ -10,6 +10,10 @@ adamw_8bit keeps both moments in blocks of 256 8-bit codes with a scale (arXiv 2
 bytes a parameter instead of 8, and rounding in the update, which the gradient check cannot see. It is about fitting a
 larger batch, not about speed. Tensors under 4,096 elements, or no multiple of 256, keep fp32 moments. torchao compiles
 its update once for every shape of parameter at the first step, also where the UNet itself runs eagerly.
+
+With weights in fp16 (precision=fp16) the moments are in fp16, too: AdamW's eps of 1e-8 is zero there, and so is the
+square of every gradient below 2.4e-4, so that the first update divides by zero and the second step is NaN (seen on an
+H200). eps is 1e-4 then, which bounds such updates; a note says so.
 """
 
 import math
@@ -32,6 +36,8 @@ SETTINGS: dict[str, float | tuple[float, float]] = {
     "eps": 1e-8,
     "weight_decay": 1e-2,
 }
+
+FP16_EPS = 1e-4  # the smallest squares that fp16 holds are of 2.4e-4
 
 _FLAGS = {  # foreach, fused
     "adamw": (False, False),
@@ -69,13 +75,21 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
     quantized = [p for p in parameters if choice == "adamw_8bit" and _is_quantized(p)]
     is_recorded = subject.combo.cuda_graphs != "off"
     updates = _RECORDED_UPDATES if is_recorded else _UPDATES
-    return replace(subject, optimizer=_make(choice, _groups(parameters), capturable=is_recorded)), Evidence(
+    facts: dict[str, Any] = {"num_tensors": len(parameters), "num_8bit_tensors": len(quantized)}
+    if _eps(subject) != SETTINGS["eps"]:
+        facts["note"] = f"AdamW's eps is {FP16_EPS:g}: in fp16 the usual 1e-8 is zero, and the update divides by it"
+    optimizer = _make(choice, _groups(parameters), eps=_eps(subject), capturable=is_recorded)
+    return replace(subject, optimizer=optimizer), Evidence(
         family="optimizer",
         choice=choice,
-        facts={"num_tensors": len(parameters), "num_8bit_tensors": len(quantized)},
+        facts=facts,
         must_appear=updates[choice],
         must_not_appear={name: pattern for other in _EXCLUDED[choice] for name, pattern in updates[other].items()},
     )
+
+
+def _eps(subject: Subject) -> float:
+    return FP16_EPS if subject.dtype is torch.float16 else 1e-8
 
 
 def _groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
@@ -85,17 +99,19 @@ def _groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
     return [{"params": group} for group in (plain, shards) if group]
 
 
-def _make(choice: str, parameters: list[dict[str, Any]], *, capturable: bool) -> torch.optim.Optimizer:
+def _make(choice: str, parameters: list[dict[str, Any]], *, eps: float, capturable: bool) -> torch.optim.Optimizer:
     if choice != "adamw_8bit":
         foreach, fused = _FLAGS[choice]
-        return torch.optim.AdamW(parameters, lr=LEARNING_RATE, foreach=foreach, fused=fused, capturable=capturable)
+        return torch.optim.AdamW(
+            parameters, lr=LEARNING_RATE, eps=eps, foreach=foreach, fused=fused, capturable=capturable
+        )
     try:
         from torchao.optim import AdamW8bit
     except ImportError as error:
         raise NotApplicable(
             f"optimizer=adamw_8bit: torchao does not load ({error}): pip install torchao, a release for this torch"
         ) from error
-    optimizer: torch.optim.Optimizer = AdamW8bit(parameters, lr=LEARNING_RATE)
+    optimizer: torch.optim.Optimizer = AdamW8bit(parameters, lr=LEARNING_RATE, eps=eps)
     return optimizer
 
 
@@ -115,7 +131,7 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
         if seen[name] != promised:
             return seen, f"{seen[name]} of the {promised} promised tensors {what}"
     for group in subject.optimizer.param_groups:  # the update comes after the gradient check, which cannot see it
-        for name, right in SETTINGS.items():
+        for name, right in (SETTINGS | {"eps": _eps(subject)}).items():
             if not _is_close(group[name], right):
                 return seen, f"its {name} is {group[name]}, not {right}"
     return seen, ""

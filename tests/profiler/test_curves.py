@@ -11,7 +11,7 @@ import torch
 
 from profiler.clock import clock_for
 from profiler.combo import Combo
-from profiler.curves import FP16_SMALLEST, Curves, TrainingWatch, record_training, training_note
+from profiler.curves import FP16_SMALLEST, Curves, TrainingWatch, divergence, record_training, training_note
 from profiler.session import profile
 from profiler.steps import make_step
 from profiler.subject import Subject
@@ -107,6 +107,13 @@ def test_a_point_that_is_not_finite_is_a_gap(tmp_path: Path) -> None:
     ]
     Curves().write(tmp_path / "none.parquet")
     assert not (tmp_path / "none.parquet").exists()
+
+
+def test_training_that_diverges_is_told_by_its_step() -> None:
+    assert divergence(Curves({"loss": [(1, 0.5), (2, 0.4)]})) == ""
+    assert divergence(Curves()) == ""
+    lost = Curves({"loss": [(1, 0.5), (2, float("nan")), (3, float("inf"))]})
+    assert divergence(lost) == "training diverges: the loss is not finite in step 2"
 
 
 @pytest.mark.gpu

@@ -193,7 +193,8 @@ def test_the_trace_shows_the_fused_kernels(combo: str, mode: str, tmp_path: Path
     ours = [kernel for kernel in traced.found.kernels if kernel.name.startswith(("group_norm_silu", "geglu"))]
     assert {kernel.category for kernel in ours} == {"norm", "elementwise"}
     if combo != "recorded":
-        assert {kernel.op for kernel in ours if not (kernel.op or "").startswith("steplens::")} == set()
+        # a backward's is autograd's node: GeneratedBackwardFor_steplens_geglu_default
+        assert {kernel.op for kernel in ours if "steplens" not in (kernel.op or "")} == set()
 
 
 @gpu

@@ -93,3 +93,31 @@ def test_frozen_weights_are_left_out() -> None:
     made.unet.conv_in.requires_grad_(False)
     _, evidence = optimizer.apply(made, "adamw_fused")
     assert evidence.facts["num_tensors"] == len(list(made.unet.parameters())) - 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "eps", "is_finite"),
+    [
+        *[(choice, None, True) for choice in OF_TORCH],
+        ("adamw", 1e-8, False),
+        ("adamw_foreach", 1e-8, False),  # a fused update reckons in fp32 and only stores fp16
+    ],
+)
+def test_weights_in_fp16_stay_finite(choice: Any, eps: float | None, is_finite: bool) -> None:
+    """Gradients of zero, and ones whose squares are zero in fp16."""
+    made, _ = subject(workload(mode="train"))
+    half = replace(made, unet=made.unet.half(), dtype=torch.float16)
+    applied, evidence = optimizer.apply(half, choice)
+    assert "eps is 0.0001" in str(evidence.facts["note"])
+    assert applied.optimizer is not None
+    for group in applied.optimizer.param_groups:
+        group["eps"] = group["eps"] if eps is None else eps
+    before = [parameter.detach().float().clone() for parameter in half.unet.parameters()]
+    for _ in range(2):
+        for index, parameter in enumerate(half.unet.parameters()):
+            parameter.grad = torch.full_like(parameter, 1e-5 * (index % 2))
+        applied.optimizer.step()
+    moved = [
+        (after.detach().float() - was).abs().max() for after, was in zip(half.unet.parameters(), before, strict=True)
+    ]
+    assert bool(torch.stack(moved).isfinite().all() and max(moved) < 0.01) is is_finite

@@ -91,6 +91,7 @@ def test_a_run_folder_keeps_a_gpu_steps_views(tmp_path: Path) -> None:
     assert rows["attention"]
 
 
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty:UserWarning")  # Inductor's own, at its first graph
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # Dynamo's own, at block inputs
 @pytest.mark.parametrize(
     ("mode", "choice"),
@@ -130,4 +131,4 @@ def test_kernels_of_compiled_code_have_their_modules(
             calls[op.event.name].add(op.module)
     modules = {name for name, part in made.unet.named_modules() if isinstance(part, torch.nn.Conv2d)}
     assert calls
-    assert all(paths <= modules for paths in calls.values())
+    assert {name: paths - modules for name, paths in calls.items() if paths - modules} == {}

@@ -13,6 +13,9 @@ from profiler.traces.waits import EVENT_WAITED, STREAM_WAITS, find_waits
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings(
+    "ignore:Warning. Profiler clears events:UserWarning"
+)  # torch 2.11: of cycles, and it has one
 def test_a_kernel_waits_for_the_event_of_another_stream_and_the_host_for_its_end(tmp_path: Path) -> None:
     square, side = torch.randn(4096, 4096, device="cuda"), torch.cuda.Stream()
     made, done = torch.cuda.Event(), torch.cuda.Event()
