@@ -53,18 +53,26 @@ def test_a_kernel_has_its_category(name: str, operator: str | None, category: st
     assert category in CATEGORIES
 
 
-def test_the_200_largest_kernels_of_the_recorded_studies_have_their_class() -> None:
-    """From 42 runs on an H200; labels as first classified, then read through one by one, so that this guards against
-    regressions rather than measuring accuracy. Names are cut after 180 characters."""
+def test_the_200_largest_kernels_of_runs_on_an_h200_have_their_class() -> None:
+    """87% of the kernels' time of 70 runs (sd15 and sdxl, training and inference, eager, compiled, as CUDA graphs).
+
+    Labelled by hand from name, operator and phase alone, in random order, by somebody who saw neither this classifier
+    nor what it said. Names are cut after 180 characters.
+    """
     lines = (GOLDEN / "kernel_classes.tsv").read_text(encoding="utf-8").splitlines()[1:]
     rows = [line.split("\t") for line in lines]
     wrong = {
         kernel: (label, float(share))
         for label, share, operator, phase, kernel in rows
-        if classify(kernel, operator.strip("-") or None, phase.strip("-") or None) != label
+        if classify(kernel, operator.strip("-") or None, phase.strip("-") or None, kind=_kind(kernel)) != label
     }
     assert len(rows) == 200
     assert sum(share for _, share in wrong.values()) <= 0.01 * sum(float(row[1]) for row in rows), wrong
+
+
+def _kind(kernel: str) -> str:
+    """The trace's own category."""
+    return "gpu_memcpy" if kernel.startswith("Memcpy") else "gpu_memset" if kernel.startswith("Memset") else "kernel"
 
 
 @pytest.mark.parametrize("kind", ["gpu_memcpy", "gpu_memset"])
