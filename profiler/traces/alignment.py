@@ -7,6 +7,7 @@ kernels), what lies between two calls that are certain belongs to the calls that
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import repeat
 
 import numpy as np
 
@@ -20,9 +21,9 @@ def align(names: Sequence[str], calls: Sequence[Call]) -> list[set[int]]:
     """The modules of each thing that ran in a compiled graph's call, in order; an empty set where nobody knows.
 
     Certain is a name that ran as often as Inductor made it. Of the rest, what lies between two certain ones belongs to
-    the library calls made between them: to its own where there are as many, else to all of them; to the two certain
-    ones where Inductor told of nothing between (torch 2.11 and 2.13 are silent about kernels that reduce along two
-    axes at once, as a LayerNorm's backward, and about the sums that follow them).
+    the calls of its kind made between them (a library's, or of one Triton kernel): to its own where there are as many,
+    else to all of them; to the two certain ones where Inductor told of none (torch 2.11 and 2.13 are silent about
+    kernels that reduce along two axes at once, as a LayerNorm's backward, and about the sums that follow them).
     """
     ran, made = Counter(names), Counter(name for name, _ in calls)
     certain = {name for name, count in ran.items() if made[name] == count}
@@ -37,18 +38,28 @@ def align(names: Sequence[str], calls: Sequence[Call]) -> list[set[int]]:
     for first, last in _unmatched(matched):
         before = matched[first - 1] if first else -1
         after = matched[last] if last < len(matched) else len(calls)
-        between = [set(modules) for name, modules in calls[before + 1 : after] if name not in certain]
+        between = [call for call in calls[before + 1 : after] if call[0] not in certain]
         around = {*calls[before][1], *calls[after][1]} if before >= 0 and after < len(calls) else set()
         served[first:last] = _of_run(names[first:last], between, around)
     return served
 
 
-def _of_run(names: Sequence[str], between: list[set[int]], around: set[int]) -> list[set[int]]:
-    """The modules of what ran between two certain calls; a kernel of Inductor's own is no library's."""
-    is_library = [bool(between) and not name.startswith("triton_") for name in names]
-    is_each = len(between) == sum(is_library)
-    each = iter(between if is_each else [set().union(*between)] * len(names))
-    return [next(each) if library else around for library in is_library]
+def _of_run(names: Sequence[str], between: Sequence[Call], around: set[int]) -> list[set[int]]:
+    """The modules of what ran between two certain calls, by the calls of its kind between them; else those around."""
+    told: dict[str, list[set[int]]] = {}
+    for name, modules in between:
+        told.setdefault(_kind(name), []).append(set(modules))
+    ran = Counter(map(_kind, names))
+    each = {
+        kind: iter(served) if len(served) == ran[kind] else repeat(set().union(*served))
+        for kind, served in told.items()
+    }
+    return [next(each[kind]) if kind in each else around for kind in map(_kind, names)]
+
+
+def _kind(name: str) -> str:
+    """Inductor's own kernels keep their names; what a library launches has others than its call."""
+    return name if name.startswith(("triton_", "cpp_")) else "library"
 
 
 def _unmatched(matched: Sequence[int]) -> list[tuple[int, int]]:
