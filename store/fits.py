@@ -5,7 +5,8 @@ own line; the line through the two largest measured batches is the one that goes
 a library takes by leaps: so each measured batch is also predicted from the two below it, and the error is shown.
 
 Where the largest measured batch is at or above what the two below it predict, it is their check and not part of a line
-of its own: otherwise every prediction would move to agree with what refutes it.
+of its own, as are the predicted batch and the next one up where both fit: otherwise every prediction would move to
+agree with what refutes it.
 """
 
 import math
@@ -53,10 +54,13 @@ def _fitted(rows: list[Row]) -> list[Row]:
 
 
 def _basis(measured: list[Row], capacity: float | None) -> list[Row]:
-    """The two batches that predict: the largest two, but for a largest one that checks the two below it."""
-    below = _largest(_line(measured[-3:-1]), capacity)
-    is_check = below is not None and measured[-1]["batch"] >= below
-    return measured[-3:-1] if is_check else measured[-2:]
+    """The two batches that predict: the largest two, but for the largest ones that check the two below them."""
+    for two, beyond in ((measured[-4:-2], measured[-2:]), (measured[-3:-1], measured[-1:])):
+        below = _largest(_line(two), capacity)
+        checks = [row["batch"] for row in beyond]
+        if below is not None and (checks == [below, below + 1] or (len(checks) == 1 and checks[0] >= below)):
+            return two
+    return measured[-2:]
 
 
 def _predicted(row: Row, measured: list[Row]) -> Row:

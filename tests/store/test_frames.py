@@ -482,8 +482,9 @@ def test_a_prediction_is_borne_out_where_it_fits_and_the_next_batch_does_not(roo
     assert fits.to_try(rows) == []
 
 
-def test_a_larger_batch_that_fits_refutes_the_line(root: Path, database: Path) -> None:
-    rows = _batches(root, {2: 8.0, 4: 14.0, 30: 60.0})
+@pytest.mark.parametrize("checks", [{30: 60.0}, {25: 73.0}, {24: 70.0, 25: 73.0}])
+def test_a_larger_batch_that_fits_refutes_the_line(root: Path, database: Path, checks: dict[int, float | None]) -> None:
+    rows = _batches(root, {2: 8.0, 4: 14.0} | checks)
     assert rows["largest_batch"].unique().tolist() == [24]
     assert rows["verdict"].unique().tolist() == ["refuted"]
     assert fits.to_try(rows) == []
