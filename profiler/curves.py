@@ -82,9 +82,10 @@ class TrainingWatch:
         """Of all elements of all gradients: how many overflowed, and the shares that fp16 loses with and without
         scaling."""
         whole = self._subject.parallel.whole  # every rank asks, in the same order, for what the ranks share out
-        gradients = [whole(name, p.grad) for name, p in self._subject.unet.named_parameters() if p.grad is not None]
-        counts = torch.stack([_counts(gradient, self._scale) for gradient in gradients]).sum(0).tolist()
-        total, at = sum(gradient.numel() for gradient in gradients), self._num_steps + 1
+        gradients = [(name, p.grad) for name, p in self._subject.unet.named_parameters() if p.grad is not None]
+        # one whole gradient at a time: all at once may not fit where shards do
+        counts = torch.stack([_counts(whole(*gradient), self._scale) for gradient in gradients]).sum(0).tolist()
+        total, at = sum(gradient.numel() for _, gradient in gradients), self._num_steps + 1
         names = ("nonfinite_gradients", "underflow_share", "underflow_share_scaled")
         for name, count in zip(names, counts, strict=True):
             if name == "underflow_share_scaled" and self._subject.scaler is None:

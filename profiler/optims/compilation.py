@@ -110,7 +110,7 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
         "num_recompiles": sum(bool(metrics.recompile_reason) for metrics in get_compilation_metrics()),
     }
     if evidence.choice != "regional":
-        share = _share_compiled(trace, subject.uses_graphs)
+        share = None if subject.records_steps else _share_compiled(trace, subject.uses_graphs)
         seen["share_compiled"] = share
         if share is None:
             return seen, None
@@ -127,8 +127,9 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
 def _share_compiled(trace: Trace, uses_graphs: bool) -> float | None:
     """The share of the matmul and convolution calls that compiled code made; None where none is seen.
 
-    Counted in the forward. A CUDA graph replays without operators, so that those which are seen are what was left out
-    of it: there, of the step's matmul and convolution kernels. (A Triton template is neither.)
+    Counted in the forward. A compiler's CUDA graph replays without operators, so that those which are seen are what was
+    left out of it: there, of the step's matmul and convolution kernels. (A Triton template is neither.) A recorded step
+    would hide what was left out, too.
     """
     work = [op for op in trace.found.ops if _WORK.search(op.event.name) and (uses_graphs or op.phase == "forward")]
     num_outside = sum(not _is_in_region(op) for op in work)

@@ -4,6 +4,7 @@ import itertools
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch._dynamo.utils import counters
 from profiler import provenance
 from profiler.combo import Combo
 from profiler.optims import compilation
+from profiler.record import Evidence
 from profiler.steps import make_step, no_phase
 from profiler.subject import Subject
 from profiler.tracing import Trace
@@ -93,6 +95,15 @@ def _check_modules(traced: Trace, made: Subject, choice: str) -> None:
         return
     calls = _CONVOLUTIONS[: 2 if made.workload.mode == "train" else 1]
     assert found == dict.fromkeys(itertools.product(calls, convolutions), 1)
+
+
+def test_of_a_recorded_step_nobody_knows_what_was_compiled(tmp_path: Path) -> None:
+    """Its replay shows no operator of the UNet, compiled or not: what the trace does show decides nothing."""
+    made, _ = subject(workload())
+    recorded = replace(made, uses_graphs=True, records_steps=True)
+    evidence = Evidence(family="compilation", choice="default")
+    seen, finding = compilation.check(evidence, trace(made, tmp_path), recorded)
+    assert (seen["share_compiled"], finding) == (None, None)
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
