@@ -183,14 +183,14 @@ def _no_work() -> Work:
 
 def _launches(trace: Trace) -> Ints:
     """Row of each piece of work's launch, by correlation; -1 where the trace lacks it."""
-    return _lookup(trace.launches.correlation, trace.device.correlation)
+    return row_of(trace.launches.correlation, trace.device.correlation)
 
 
 def _by_external_id(trace: Trace) -> Ints:
-    return _lookup(trace.ops.external_id, trace.device.external_id)
+    return row_of(trace.ops.external_id, trace.device.external_id)
 
 
-def _lookup(keys: Ints, wanted: Ints) -> Ints:
+def row_of(keys: Ints, wanted: Ints) -> Ints:
     """Row of the last key that equals what is wanted; ids of 0 and below name nothing."""
     if not len(keys):
         return np.full(len(wanted), -1)

@@ -79,7 +79,8 @@ class _Calls:
         said = _said(trace)
         self._names, self._modules = trace.names, said.modules
         ranges = trace.ranges.take(named(trace, trace.ranges, GRAPH_CALL))
-        self._graphs = [said.graphs.get(trace.names[code].split()[3]) for code in ranges.name.tolist()]
+        keys = (trace.names[code].removeprefix(GRAPH_CALL).removesuffix(" ##") for code in ranges.name.tolist())
+        self._graphs = [said.graphs.get(key) for key in keys]
         self._thread, self._nesting = ranges.thread, nest(ranges.thread, ranges.start_ns, ranges.duration_ns)
 
     def __len__(self) -> int:

@@ -85,10 +85,9 @@ def _of_reading(found: Attribution) -> Iterator[Finding]:
 
 def _of_matching(found: Attribution) -> Iterator[Finding]:
     """Device work whose launch or operator is not in the trace."""
-    work, trace = found.work, found.trace
+    work = found.work
     if not found.on_gpu:
         return
-    total = max(1, int(work.duration_ns.sum()))
     for level, what, chosen in (
         ("warning", "kernels without a launching call: their phase and step are guessed by time", work.launch < 0),
         ("warning", "kernels without an operator", (work.op < 0) & (work.in_graph == 0)),
@@ -96,25 +95,27 @@ def _of_matching(found: Attribution) -> Iterator[Finding]:
         ("note", "kernels outside of the steps", work.step < 0),
     ):
         if chosen.any():
-            share = float(work.duration_ns[chosen].sum()) / total
-            level = "note" if share < UNATTRIBUTED_LIMIT else level
-            example = trace.names[work.name[np.flatnonzero(chosen)[0]]]
-            yield Finding(level=level, what=what, count=int(chosen.sum()), share=share, example=example[:120])  # type: ignore[arg-type]
+            yield _of_work(found, what, chosen, level)  # type: ignore[arg-type]
 
 
 def _of_compiled(found: Attribution) -> Iterator[Finding]:
     """How much of compiled code has a module, and who told."""
-    work, trace = found.work, found.trace
-    total = max(1, int(work.duration_ns.sum()))
-    kernels = "kernels" if found.on_gpu else "operators"
+    work, kernels = found.work, "kernels" if found.on_gpu else "operators"
     for what, chosen in (
         (f"{kernels} of compiled code with the module that Inductor told", work.compiled == 1),
         (f"{kernels} of compiled code without a module", (work.compiled == 0) & (work.module < 0)),
     ):
         if chosen.any():
-            share = float(work.duration_ns[chosen].sum()) / total
-            example = trace.names[work.name[np.flatnonzero(chosen)[0]]]
-            yield Finding(level="note", what=what, count=int(chosen.sum()), share=share, example=example[:120])
+            yield _of_work(found, what, chosen, "note")
+
+
+def _of_work(found: Attribution, what: str, chosen: Bools, level: Level) -> Finding:
+    """Some of the work, with its share of the device time; a small share is no more than a note."""
+    work = found.work
+    share = float(work.duration_ns[chosen].sum()) / max(1, int(work.duration_ns.sum()))
+    example = found.trace.names[work.name[np.flatnonzero(chosen)[0]]][:120]
+    level = "note" if share < UNATTRIBUTED_LIMIT else level
+    return Finding(level=level, what=what, count=int(chosen.sum()), share=share, example=example)
 
 
 def _of_steps(found: Attribution) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from profiler.traces.attribute import Attribution, Work
+from profiler.traces.attribute import Attribution, Work, row_of
 from profiler.traces.columns import Bools, Ints, Launches, Syncs, Trace
 from profiler.traces.idle import waits_for_gpu
 
@@ -89,7 +89,7 @@ class _Streams:
         until = np.where(is_event, _called(trace, syncs.wait_correlation, -1), _called(trace, syncs.correlation, -1))
         kernel = self._last_before(syncs.device, stream, until)
         kept = (is_event | is_stream) & (stream >= 0)
-        row = _row_of(syncs.correlation[kept], calls.correlation)
+        row = row_of(syncs.correlation[kept], calls.correlation)
         return np.where(row >= 0, np.append(kernel[kept], -1)[row], otherwise)
 
     def _last_before(self, device: Ints, stream: Ints, moment: Ints) -> Ints:
@@ -111,16 +111,8 @@ class _Streams:
 
 def _called(trace: Trace, correlation: Ints, otherwise: int) -> Ints:
     """When the call of each correlation began."""
-    row = _row_of(trace.launches.correlation, correlation)
+    row = row_of(trace.launches.correlation, correlation)
     return np.where(row >= 0, np.append(trace.launches.start_ns, 0)[row], otherwise)
-
-
-def _row_of(table: Ints, wanted: Ints) -> Ints:
-    """The row of a table's column that has each number; -1 where none has, and for what is no number."""
-    order = np.argsort(table, kind="stable")
-    index = np.searchsorted(table, wanted, sorter=order)
-    row = np.append(order, -1)[index]
-    return np.where((wanted >= 0) & (np.append(table, -1)[row] == wanted), row, -1)
 
 
 def _are(trace: Trace, syncs: Syncs, name: str) -> Bools:

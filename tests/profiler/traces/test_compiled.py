@@ -143,3 +143,9 @@ def test_a_part_of_a_model_without_a_call_around_it_stays_unattributed() -> None
 def test_a_strange_record_is_none(said: Any) -> None:
     found = attributed(step(0, 100), _graph(2, 50), op("triton_1", 5, 9), **{COMPILED: said})
     assert found.work.module.tolist() == [-1] * len(found.work)
+
+
+def test_a_range_that_names_no_graph_is_none() -> None:
+    unnamed = event("user_annotation", "## Call CompiledFxGraph ", 2, 50)
+    found = attributed(step(0, 100), unnamed, op("triton_1", 5, 9), **_said(CALLS))
+    assert found.work.module.tolist() == [-1] * len(found.work)
