@@ -178,19 +178,18 @@ def _why_not_quantized_precision(combo: Combo, workload: Workload) -> str | None
 
 def _why_not_checkpointing(combo: Combo, workload: Workload, machine: Machine) -> str | None:
     """Kernels that are no PyTorch operators cannot be kept by name; compiled, selective is a memory budget instead."""
-    label = f"checkpointing={combo.checkpointing}"
     if combo.checkpointing != "selective":
         return None
     if combo.compilation == "eager" and combo.attention in ("flash_attn_4", "flex"):
         return (
-            f"{label} cannot keep what attention={combo.attention} computes, which is no operator: "
+            f"checkpointing=selective cannot keep what attention={combo.attention} computes, which is no operator: "
             "choose full or alternate, or compilation=regional"
         )
     if combo.compilation not in ("eager", "regional") and combo.attention == "flex":
         return (
-            f"{label} is a memory budget under a compiler, and torch (2.11 to 2.13) cannot weigh attention=flex in the "
-            "graph of a whole step (KeyError 'val' in its partitioner): choose compilation=regional, or full or "
-            "alternate"
+            "checkpointing=selective is a memory budget under a compiler, and torch (2.11 to 2.13) cannot weigh "
+            "attention=flex in the graph of a whole step (KeyError 'val' in its partitioner): choose "
+            "compilation=regional, or full or alternate"
         )
     return None
 

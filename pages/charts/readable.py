@@ -41,7 +41,7 @@ class MemoryUnit:
 
 def memory_unit(largest_gib: Any) -> MemoryUnit:
     """GiB, or MiB for a chart whose largest value is below half a GiB."""
-    is_small = largest_gib is not None and pd.notna(largest_gib) and abs(largest_gib) < 0.5
+    is_small = pd.notna(largest_gib) and abs(largest_gib) < 0.5
     return MemoryUnit("MiB", 1024.0) if is_small else MemoryUnit("GiB", 1.0)
 
 

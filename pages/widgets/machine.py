@@ -50,17 +50,11 @@ def quick_workload(found: Machine) -> Workload:
 
 
 def why_not_here(run: Record) -> str | None:
-    """Why this machine cannot measure what would stand beside a run; None if it can."""
+    """Why this machine cannot measure what would stand beside a measured run; None if it can."""
     found = job_queue.read_machine()
-    if run.combo is None or run.workload is None:
-        return "it is an imported trace, which does not say what was run"
     if found is None:
         return "this machine was not looked at yet: open the Launch page"
-    own = replace(run, machine=found)
-    if (run.device_name, _torch(run)) != (own.device_name, found.torch):
-        return f"it takes {run.device_name} with torch {_torch(run)}, and here is {own.device_name} with {found.torch}"
+    theirs, ours = ((one.device_name, one.machine.torch) for one in (run, replace(run, machine=found)))
+    if theirs != ours:
+        return f"it takes {theirs[0]} with torch {theirs[1]}, and here is {ours[0]} with {ours[1]}"
     return why_not(run.combo, run.workload, found)
-
-
-def _torch(run: Record) -> str | None:
-    return run.machine.torch if run.machine else None

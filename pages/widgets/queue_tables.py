@@ -46,7 +46,7 @@ def show_waiting(states: list[JobState], key: str) -> None:
 def show_ended(states: list[JobState], key: str) -> None:
     """The jobs that ended last, the newest first; no Retry for what this machine cannot run, but why."""
     found = job_queue.read_machine()
-    reasons = [why_not_again(state.job, found) if state.status in RETRIABLE else None for state in states]
+    reasons = [_why_not_again(state.job, found) if state.status in RETRIABLE else None for state in states]
     offered = [state.status in RETRIABLE and not reason for state, reason in zip(states, reasons, strict=True)]
     rows = pd.DataFrame(
         {
@@ -75,7 +75,7 @@ def show_ended(states: list[JobState], key: str) -> None:
         st.caption(f"{reasons.count(reason)} without Retry: {reason}.")
 
 
-def why_not_again(job: Job, found: Machine | None) -> str | None:
+def _why_not_again(job: Job, found: Machine | None) -> str | None:
     """Why a job cannot run here; None if it can, or nobody knows."""
     return None if found is None or job.kind == "probe" else why_not(job.combo, job.workload, found)
 

@@ -29,15 +29,14 @@ from profiler.subject import NotApplicable, Subject
 from profiler.tracing import Trace
 
 LEARNING_RATE = 1e-4  # Stable Diffusion's own
-# The rest are torch.optim.AdamW's defaults, which every choice has.
+EPS, FP16_EPS = 1e-8, 1e-4  # the smallest squares that fp16 holds are of 2.4e-4
+# The rest are torch.optim.AdamW's defaults, as EPS is, which every choice has.
 SETTINGS: dict[str, float | tuple[float, float]] = {
     "lr": LEARNING_RATE,
     "betas": (0.9, 0.999),
-    "eps": 1e-8,
+    "eps": EPS,
     "weight_decay": 1e-2,
 }
-
-FP16_EPS = 1e-4  # the smallest squares that fp16 holds are of 2.4e-4
 
 _FLAGS = {  # foreach, fused
     "adamw": (False, False),
@@ -76,9 +75,10 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
     is_recorded = subject.combo.cuda_graphs != "off"
     updates = _RECORDED_UPDATES if is_recorded else _UPDATES
     facts: dict[str, Any] = {"num_tensors": len(parameters), "num_8bit_tensors": len(quantized)}
-    if _eps(subject) != SETTINGS["eps"]:
-        facts["note"] = f"AdamW's eps is {FP16_EPS:g}: in fp16 the usual 1e-8 is zero, and the update divides by it"
-    optimizer = _make(choice, _groups(parameters), eps=_eps(subject), capturable=is_recorded)
+    eps = _eps(subject)
+    if eps != EPS:
+        facts["note"] = f"AdamW's eps is {eps:g}: in fp16 the usual {EPS:g} is zero, and the update divides by it"
+    optimizer = _make(choice, _groups(parameters), eps=eps, capturable=is_recorded)
     return replace(subject, optimizer=optimizer), Evidence(
         family="optimizer",
         choice=choice,
@@ -89,7 +89,7 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
 
 
 def _eps(subject: Subject) -> float:
-    return FP16_EPS if subject.dtype is torch.float16 else 1e-8
+    return FP16_EPS if subject.dtype is torch.float16 else EPS
 
 
 def _groups(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
