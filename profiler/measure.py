@@ -24,7 +24,7 @@ Agree = Callable[[bool], bool]  # the first rank's answer, where several run the
 CHUNK = 10  # steps between two synchronisations, so that the loop can look at the time
 STEADY = 0.02  # warm when two neighbouring medians differ by less
 MAX_WARM_UP = 30
-MAX_WARM_UP_S = 10.0
+WARM_UP_BUDGET = 5.0  # times the workload's min_seconds: the longest that warming up may take after three steps
 MAX_TIMED = 2000
 
 
@@ -46,12 +46,16 @@ def warm_up(
     inputs: Sequence[Inputs],
     clock: Clock,
     *,
+    min_seconds: float,
     now: Callable[[], float] = time.monotonic,
     agree: Agree = alone,
 ) -> int:
-    """Repeat the step until the medians of two neighbouring groups of three agree; returns how many it took."""
+    """Repeat the step until the medians of two neighbouring groups of three agree; returns how many it took.
+
+    A workload that is timed for a short while is warmed up for a short while, too.
+    """
     started, times = now(), list[float]()
-    while agree(not _is_warm(times, now() - started)):
+    while agree(not _is_warm(times, now() - started > WARM_UP_BUDGET * min_seconds)):
         start = clock.mark()
         step(inputs[len(times) % len(inputs)], no_phase)
         end = clock.mark()
@@ -60,8 +64,8 @@ def warm_up(
     return len(times)
 
 
-def _is_warm(times: Sequence[float], elapsed_s: float) -> bool:
-    if len(times) >= MAX_WARM_UP or (len(times) >= 3 and elapsed_s >= MAX_WARM_UP_S):
+def _is_warm(times: Sequence[float], is_late: bool) -> bool:
+    if len(times) >= MAX_WARM_UP or (len(times) >= 3 and is_late):
         return True
     if len(times) < 6:
         return False

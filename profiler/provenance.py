@@ -155,12 +155,14 @@ def _note_graph(made: CompiledFxGraph, args: tuple[Any, ...]) -> None:
 def _nodes(schedule: Any) -> Iterator[Any]:
     """The FX nodes behind a library call (one IR node), or behind a kernel (scheduler nodes, and markers of loops).
 
-    A call of several outputs has no origin_node, and its origins hold what was fused into its inputs, too.
+    A call of several outputs has no origin_node, and its origins hold what was fused into its inputs, too: of several
+    nodes of its own operator (a 1x1 convolution before it that became a matmul) it is the last.
     """
     if not isinstance(schedule, list | tuple):
         operator = getattr(schedule, "op_overload", None)
         exact = [node for node in schedule.origins if node.target is operator]
-        yield from [schedule.origin_node] if schedule.origin_node else exact or schedule.origins
+        own = schedule.origin_node or max(exact, default=None)
+        yield from [own] if own else schedule.origins
         return
     for fused in schedule:
         for one in fused.get_nodes() if hasattr(fused, "get_nodes") else ():

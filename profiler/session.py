@@ -181,7 +181,7 @@ def _run(
     if world.is_first:
         kept.write(folder / "curves.parquet")
     progress("warm_up", "")
-    measure.warm_up(step, inputs, clock, agree=world.agree)
+    measure.warm_up(step, inputs, clock, min_seconds=workload.min_seconds, agree=world.agree)
     progress("time", f"at least {workload.min_samples} steps and {workload.min_seconds:g} s")
     num_graphs = compilation.num_graphs()
     own_timing = measure.time_steps(

@@ -1,7 +1,8 @@
-"""What every test shares: reasons to skip, and one thread per xdist worker for whoever loads torch."""
+"""What every test shares: reasons to skip, one thread per xdist worker for whoever loads torch, Inductor's cache."""
 
 import os
 import shutil
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -17,6 +18,16 @@ def pytest_configure(config: pytest.Config) -> None:
     # here and in every process that a test starts.
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        return
+    # Inductor tries whether g++ knows the processor's vector instructions in every process that has a cache of its own,
+    # for six seconds each time; what the processor says is enough here.
+    os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+    # One cache for all tests of one call, empty when it begins: a kernel takes g++ a second. Runs of their own process
+    # keep their empty caches (profiler.session), since how long they take to compile is what they measure.
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = caches = tempfile.mkdtemp(prefix="steplens-inductor-")
+        config.add_cleanup(lambda: shutil.rmtree(caches, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

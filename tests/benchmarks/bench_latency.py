@@ -45,7 +45,7 @@ def compare(workload: Workload, combo: Combo) -> str:
     def theirs_ms(steps: int, repeats: int) -> float:
         return statistics.median(timer.timeit(steps).mean * 1e3 for _ in range(repeats))
 
-    measure.warm_up(step, [inputs], clock)
+    measure.warm_up(step, [inputs], clock, min_seconds=2.0)
     rounds = [(ours_ms(), theirs_ms(measure.CHUNK, 3), theirs_ms(1, 10)) for _ in range(ROUNDS)]
     ours, theirs, alone = (statistics.median(column) for column in zip(*rounds, strict=True))
     ratios = sorted(a / b for a, b, _ in rounds)

@@ -89,7 +89,7 @@ def compare(name: str, workload: Workload) -> str:
     clock = clock_for(workload.device)
     steps = [make_step(Subject(unet=u, workload=workload, call=u)) for u in (ours, hand)]
     for step in steps:
-        measure.warm_up(step, [inputs], clock)
+        measure.warm_up(step, [inputs], clock, min_seconds=2.0)
 
     def median_ms(index: int) -> float:
         return statistics.median(

@@ -5,6 +5,7 @@ Each replaces one family's apply, keeps the evidence that the real one gives, an
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from profiler import numerics
+from profiler import numerics, session
 from profiler.combo import Combo, choices
 from profiler.environment import probe
 from profiler.joined import join
@@ -55,6 +56,8 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Record]:
+    monkeypatch.setattr(session, "_cold_compile_cache", nullcontext)  # how long g++ takes is not the question here
+
     def run(family: str, choice: str, broken: Broken, work: Workload | None = None) -> Record:
         combo, real = Combo.from_dict({family: choice}), FAMILY[family].apply
         chosen_work = work or _fitting(combo)
@@ -72,7 +75,7 @@ def run(tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 def _fitting(combo: Combo) -> Workload:
     """The first workload that the real apply serves on a CPU; the test is skipped, with the reason, where none is."""
     reasons = []
-    for work in (TRAIN, INFERENCE):
+    for work in (TRAIN, SMALLEST, INFERENCE):
         reason = why_not(combo, work, probe())
         try:
             if reason is None:

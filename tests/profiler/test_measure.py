@@ -101,9 +101,9 @@ def test_inputs_rotate_through_chunks() -> None:
     assert step.met == [index % 3 for index in range(CHUNK + 4)]
 
 
-def _warm(*durations_ms: float) -> int:
+def _warm(*durations_ms: float, min_seconds: float = 2.0) -> int:
     clock = FakeClock()
-    return warm_up(FakeStep(clock, *durations_ms), INPUTS, clock, now=clock.seconds)
+    return warm_up(FakeStep(clock, *durations_ms), INPUTS, clock, min_seconds=min_seconds, now=clock.seconds)
 
 
 def test_warm_up_ends_when_two_medians_agree() -> None:
@@ -119,6 +119,12 @@ def test_warm_up_gives_up_on_a_step_that_never_settles() -> None:
 
 def test_warm_up_of_a_slow_step_takes_three() -> None:
     assert _warm(60_000.0) == 3
+
+
+def test_a_short_measurement_warms_up_for_a_short_while() -> None:
+    growing = [100.0 * 1.1**index for index in range(60)]
+    assert 3 < _warm(*growing, min_seconds=0.2) < _warm(*growing) < MAX_WARM_UP
+    assert _warm(*growing, min_seconds=0.0) == 3
 
 
 def test_repeating_counts_finished_steps(monkeypatch: pytest.MonkeyPatch) -> None:
