@@ -132,7 +132,7 @@ def training_note(curves: Curves) -> tuple[str, ...]:
 
 
 def divergence(curves: Curves) -> str:
-    """From which step on the loss of training is not finite, in words; empty where it stayed finite."""
+    """The first step of training whose loss is not finite, in words; empty where all are."""
     lost = [int(x) for x, y in curves.points.get("loss", []) if not math.isfinite(y)]
     return f"training diverges: the loss is not finite in step {lost[0]}" if lost else ""
 
