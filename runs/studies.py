@@ -85,16 +85,18 @@ def around(workload: Workload, options: Options, machine: Machine | None) -> lis
     """The stack, then the stack with one choice exchanged: every other choice of every family, or of those to vary."""
     ladder, whole = Ladder(workload), stack(workload, options)
     ladder.branch("the whole stack", **whole.to_dict())
-    for family, choice in _varied(options.vary, workload.mode):
-        if choice != getattr(whole, family):
-            ladder.branch(f"the stack with {family}={choice}", **whole.to_dict() | {family: choice})
+    exchanged = [(family, one) for family, one in _varied(options.vary, workload.mode) if one != getattr(whole, family)]
+    if not exchanged:
+        raise ValueError(f"vary={options.vary} is what the stack has already: name another choice, or a family")
+    for family, choice in exchanged:
+        ladder.branch(f"the stack with {family}={choice}", **whole.to_dict() | {family: choice})
     return ladder.end()
 
 
 def _varied(vary: str, mode: str) -> list[tuple[str, str]]:
     """(family, choice) in Combo's order: all of each family that is named alone, or just the choices that are named."""
     possible = [family for family in FAMILIES if applies(family, mode)]
-    wanted = [name.strip() for name in vary.split(",")] if vary else possible
+    wanted = ["=".join(part.strip() for part in name.split("=")) for name in vary.split(",")] if vary else possible
     if unknown := sorted({name.partition("=")[0] for name in wanted} - set(possible)):
         raise ValueError(f"vary: no family {', '.join(unknown)} in mode={mode}: choose from {', '.join(possible)}")
     named = {(family, choice) for family, sign, choice in (name.partition("=") for name in wanted) if sign}

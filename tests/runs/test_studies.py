@@ -68,7 +68,7 @@ def test_around_exchanges_one_choice_of_the_stack_at_a_time() -> None:
 
 
 def test_around_exchanges_single_choices_too() -> None:
-    vary = "compilation=max_autotune, precision=fp16, memory_format"
+    vary = "compilation = max_autotune, precision=fp16, memory_format"
     _, whole, *exchanged, _ = [job.combo for job in runs("around", INFERENCE, vary=vary)]
     assert [one.difference(whole) for one in exchanged] == [
         {"precision": "fp16"},
@@ -83,6 +83,7 @@ def test_around_exchanges_single_choices_too() -> None:
         ("optimizer", "no family optimizer in mode=inference: choose from attention"),
         ("attention=fast", "attention has no choice fast: choose from math, sdpa"),
         ("attention=", "attention has no choice : choose from math"),
+        ("precision=bf16", "precision=bf16 is what the stack has already"),
     ],
 )
 def test_around_varies_what_exists(vary: str, message: str) -> None:
