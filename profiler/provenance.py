@@ -69,6 +69,7 @@ def learned(unet: nn.Module) -> dict[str, Any]:
     the UNet's where a graph is_whole, else they count from the module whose call was compiled, itself the empty name.
     """
     known = {name for name, _ in unet.named_modules()}
+    is_by_block = any(getattr(part, "_compiled_call_impl", None) is not None for part in unet.modules())
     numbers: dict[str, int] = {}
     graphs: dict[str, Any] = {}
     for index, (made, calls) in enumerate(_NOTED.graphs):
@@ -81,7 +82,7 @@ def learned(unet: nn.Module) -> dict[str, Any]:
         used = {path for _, paths in named for path in paths}
         if used:
             graphs[graph._fx_graph_cache_key] = {
-                "is_whole": used != {""} and used <= known,
+                "is_whole": not is_by_block and used != {""} and used <= known,
                 "calls": [[name, [numbers.setdefault(path, len(numbers)) for path in paths]] for name, paths in named],
             }
     return {"modules": list(numbers), "graphs": graphs} if graphs else {}
