@@ -45,10 +45,10 @@ def observed_attention(trace: Trace) -> dict[str, int]:
     on_gpu = any(kernel.stream is not None for kernel in trace.found.kernels)
     kernels = [kernel.name for kernel in trace.found.kernels if kernel.category == "attention"]
     names = kernels if on_gpu else [op.event.name for op in trace.found.ops]
-    for name in names:
+    for name, number in Counter(names).items():
         family = next((family for family, pattern in OBSERVED.items() if re.search(pattern, name)), None)
         if family and (on_gpu or name.startswith("aten::_")):  # aten::softmax calls aten::_softmax: count one
-            calls[family] += 1
+            calls[family] += number
     return {family: round(number / trace.num_steps) for family, number in calls.most_common()}
 
 

@@ -213,10 +213,14 @@ def _check_kernels(evidence: Evidence, trace: Trace) -> tuple[dict[str, Any], st
 def calls_of(trace: Trace, phase: str, *, is_flex: bool = False) -> list[tuple[str, Op]]:
     """The attention calls of a phase in order of time: the kernel's family, and the innermost operator, which tells."""
     patterns = {"flex": _REGION} | _CALLS if is_flex else _CALLS
+    families = {
+        name: next((family for family, pattern in patterns.items() if re.search(pattern, name)), None)
+        for name in {op.event.name for op in trace.found.ops}
+    }
     calls: dict[int, tuple[str, Op]] = {}  # the outermost operator of a call -> what the innermost tells
     outermost: dict[int, int] = {}  # every operator of a call -> the outermost
     for op in sorted(trace.found.ops, key=lambda op: (op.event.start_ns, -op.event.duration_ns)):
-        family = next((name for name, pattern in patterns.items() if re.search(pattern, op.event.name)), None)
+        family = families[op.event.name]
         above = op.parent
         while above is not None and id(above) not in outermost:
             above = above.parent
