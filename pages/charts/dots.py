@@ -70,15 +70,29 @@ def draw_band(figure: go.Figure, drift: float, dark: bool) -> None:
 
 def draw_columns(figure: go.Figure, columns: dict[str, Sequence[str]], dark: bool) -> None:
     """Right-aligned texts beside the plot, a heading over each column; the first is printed bold."""
-    place: dict[str, Any] = {"xref": "paper", "x": 1, "xanchor": "right", "showarrow": False}
-    muted = {"color": theme.ink(dark).muted}
+    cells: list[dict[str, Any]] = []
     for number, (heading, texts) in enumerate(columns.items(), start=1):
         shift = COLUMN * number
-        figure.add_annotation(text=heading, xshift=shift, yref="paper", y=1, yanchor="bottom", font=muted, **place)
+        cells.append(heading_cell(heading, shift, dark))
         for position, text in enumerate(texts):
-            bold = f"<b>{text}</b>" if number == 1 and text else text
-            figure.add_annotation(text=bold, xshift=shift, y=position, **place)
+            cells.append(cell(f"<b>{text}</b>" if number == 1 and text else text, shift, y=position))
+    annotate(figure, cells)
     figure.update_layout(margin={"r": COLUMN * len(columns) + 16, "t": 84})
+
+
+def heading_cell(heading: str, shift: float, dark: bool) -> dict[str, Any]:
+    """The annotation over a column beside the plot, `shift` pixels from it."""
+    return cell(heading, shift, yref="paper", y=1, yanchor="bottom", font={"color": theme.ink(dark).muted})
+
+
+def cell(text: str, shift: float, **place: Any) -> dict[str, Any]:
+    """One right-aligned text beside the plot."""
+    return {"text": text, "xshift": shift, "xref": "paper", "x": 1, "xanchor": "right", "showarrow": False} | place
+
+
+def annotate(figure: go.Figure, annotations: Sequence[dict[str, Any]]) -> None:
+    """Add them all at once: plotly checks all that are there for each that is added."""
+    figure.update_layout(annotations=[*figure.layout.annotations, *annotations])
 
 
 def draw_reason(figure: go.Figure, position: int, status: str, reason: str, dark: bool) -> None:

@@ -167,20 +167,13 @@ def _draw_columns(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
         (126, "ms", rows["step_ms"].map(readable.number), False),
         (182, unit.name, (rows["peak_allocated_gib"] * unit.per_gib).map(readable.number), False),
     )
-    place: dict[str, Any] = {"xref": "paper", "x": 1, "xanchor": "right", "showarrow": False}
+    cells: list[dict[str, Any]] = []
     for shift, heading, texts, bold in columns:
-        figure.add_annotation(
-            text=heading,
-            xshift=shift,
-            yref="paper",
-            y=1,
-            yanchor="bottom",
-            font={"color": theme.ink(dark).muted},
-            **place,
-        )
+        cells.append(dots.heading_cell(heading, shift, dark))
         for position, text in texts.items():
             if pd.notna(rows.at[position, "step_ms"]):
-                figure.add_annotation(text=f"<b>{text}</b>" if bold else text, xshift=shift, y=position, **place)
+                cells.append(dots.cell(f"<b>{text}</b>" if bold else text, shift, y=position))
+    dots.annotate(figure, cells)
 
 
 def _draw_axes(figure: go.Figure, rows: pd.DataFrame, drawn: pd.DataFrame, scale: Scale) -> None:

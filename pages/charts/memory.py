@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.charts import palette, readable, theme
+from pages.charts import dots, palette, readable, theme
 
 PARTS = {
     "weights_gib": "parameters",
@@ -64,16 +64,9 @@ def _draw_peaks(figure: go.Figure, known: pd.DataFrame, unit: readable.MemoryUni
         hovertext=[f"peak {readable.gib(value)}" for value in known["peak_allocated_gib"]],
         hoverinfo="text",
     )
-    for position, value in known["peak_allocated_gib"].items():
-        figure.add_annotation(
-            text=f"<b>{readable.number(value * unit.per_gib)}</b> {unit.name}",
-            x=1,
-            xref="paper",
-            xanchor="right",
-            xshift=70,
-            y=position,
-            showarrow=False,
-        )
+    peaks = known["peak_allocated_gib"] * unit.per_gib
+    texts = {position: f"<b>{readable.number(peak)}</b> {unit.name}" for position, peak in peaks.items()}
+    dots.annotate(figure, [dots.cell(text, 70, y=position) for position, text in texts.items()])
 
 
 def memory_timeline(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.charts import palette, readable, theme
+from pages.charts import dots, palette, readable, theme
 
 ROW = 30
 FINE = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 1.8, 2, 2.5)
@@ -101,14 +101,8 @@ def _draw_axes(figure: go.Figure, chosen: pd.DataFrame) -> None:
         title_text="Ratio to the baseline (×, logarithmic)",
     )
     theme.label_rows(figure, chosen["label"], one_line=True)
-    for position, row in chosen.iterrows():
-        figure.add_annotation(
-            text=f"<b>{readable.times(row['ratio'])}</b>",
-            x=1,
-            xref="paper",
-            xanchor="right",
-            xshift=62,
-            y=position,
-            showarrow=False,
-        )
+    ratios = [
+        dots.cell(f"<b>{readable.times(row['ratio'])}</b>", 62, y=position) for position, row in chosen.iterrows()
+    ]
+    dots.annotate(figure, ratios)
     figure.update_layout(margin={"r": 80})

@@ -1,12 +1,14 @@
 """Homes to open the app on, from empty to a full ladder, and the app itself without a browser."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
 import streamlit as st
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from profiler.combo import BASELINE, Combo
@@ -83,6 +85,14 @@ HOMES: dict[str, Callable[[Path], None]] = {
     "studies": _studies,
     "imported": _imported,
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _scan_packages_once() -> Iterator[None]:
+    """AppTest looks through all installed packages for components of Streamlit each time it runs a page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", cache(manifest_scanner.scan_component_manifests))
+        yield
 
 
 @pytest.fixture
