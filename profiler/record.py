@@ -10,7 +10,7 @@ from profiler.combo import Combo, name_run
 from profiler.machine import Machine
 from profiler.workload import Workload
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: what evidence has observed counts per step, and a Triton kernel once
 RECORD_FILE = "record.json"
 TRACE_SUFFIX = ".pt.trace.json.gz"  # what TensorBoard's profiler plugin looks for, and Perfetto opens
 BUSY = "the machine was busy"  # how a note begins on a run whose times other programs may have moved
@@ -131,7 +131,7 @@ class Evidence:
     must_appear: dict[str, str] = field(default_factory=dict)  # what, in words -> regular expression over
     must_not_appear: dict[str, str] = field(default_factory=dict)  # operator and kernel names
     confirmed: bool | None = None  # None: not checked (no trace, or nothing in it could tell)
-    observed: dict[str, Any] = field(default_factory=dict)  # counted by verify, e.g. {"flash_fwd": 32}
+    observed: dict[str, Any] = field(default_factory=dict)  # counted by verify, per step, e.g. {"flash_fwd": 32}
     finding: str = ""  # one sentence when not confirmed
 
 

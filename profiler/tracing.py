@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from torch import nn
 from torch._C._profiler import _RecordFunctionFast
@@ -89,12 +90,21 @@ class Trace:
         card = health(self.attribution)
         return [f"{one.what} ({one.count})" for one in card.findings if one.level == "warning"]
 
+    def per_step(self, number: int) -> int | float:
+        """Whole where all steps are alike; what happened in one step of several is a fraction, and not 0."""
+        return number / self.num_steps if number % self.num_steps else number // self.num_steps
+
     def names(self) -> Counter[str]:
-        """How often each kernel, operator, range and launching call occurs in the traced steps."""
-        names, trace = Counter(self.found.launches), self.attribution.trace
-        inside = self.attribution.steps.at(trace.ranges.start_ns) >= 0
-        ops = trace.ops.name[self.attribution.op_step >= 0]
-        for codes in (self.attribution.traced.name, ops, trace.ranges.name[inside]):
+        """How often each kernel, operator, range and launching call occurs in the traced steps.
+
+        Inductor names the operator that launches a Triton kernel as the kernel: that counts once, as the kernel. On a
+        CPU the kernels are operators, and count as those.
+        """
+        names, found = Counter(self.found.launches), self.attribution
+        trace, ops = found.trace, found.trace.ops.name[found.op_step >= 0]
+        kernels = found.traced.name if found.on_gpu else found.traced.name[:0]
+        inside = found.steps.at(trace.ranges.start_ns) >= 0
+        for codes in (kernels, ops[~np.isin(ops, kernels)], trace.ranges.name[inside]):
             names.update(trace.names[code] for code in codes.tolist())
         return names
 

@@ -22,11 +22,11 @@ def verify(evidence: Evidence, trace: Trace, subject: Subject) -> Evidence:
     observed: dict[str, Any] = {}
     findings = []
     for what, pattern in evidence.must_appear.items():
-        observed[what] = count(pattern, names)
+        observed[what] = trace.per_step(count(pattern, names))
         if not observed[what]:
             findings.append(f"the trace shows no {what}")
     for what, pattern in evidence.must_not_appear.items():
-        observed[what] = count(pattern, names)
+        observed[what] = trace.per_step(count(pattern, names))
         if observed[what]:
             findings.append(f"the trace shows {what}: {_example(pattern, names)}")
     is_checked = bool(observed)

@@ -132,7 +132,7 @@ def metrics_table(metrics: Metrics) -> Table:
 
 
 def evidence_table(record: Record) -> Table:
-    table = Table(title="Requested and observed", title_justify="left")
+    table = Table(title="Requested and observed (counts per step)", title_justify="left")
     for name in ("family", "choice", "in the trace", "finding"):
         table.add_column(name, overflow="fold")
     words = {True: "[green]confirmed[/]", False: "[red]not there[/]", None: "not checked"}

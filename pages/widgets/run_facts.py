@@ -21,6 +21,7 @@ SEVERITY = {
     "ineffective": st.warning,
     "wrong": st.warning,
 }
+PER_STEP = 2  # the record schema since which a Triton kernel and the operator that launches it count once
 CONFIRMED = {True: "confirmed", False: "not confirmed"}
 
 
@@ -124,7 +125,9 @@ def show_evidence(rows: pd.DataFrame, record: dict[str, Any]) -> None:
     attention = ", ".join(f"{name} {calls}" for name, calls in record["attention_observed"].items())
     if attention:
         asked = record["combo"]["attention"]
-        st.markdown(f"Attention asked for: **{asked}**. Calls per step observed: **{attention}**.")
+        st.markdown(
+            f"Attention asked for: **{asked}**. Calls per step observed, forward and backward: **{attention}**."
+        )
     if record["imported"]:
         st.caption("Nothing was requested: a foreign trace does not say with which choices it was made.")
         return
@@ -146,10 +149,12 @@ def show_evidence(rows: pd.DataFrame, record: dict[str, Any]) -> None:
         "choice": Column.TextColumn("Requested", width=120),
         "verdict": Column.TextColumn("Verdict", width=110),
         "done": Column.TextColumn("What was done"),
-        "observed": Column.TextColumn("Observed in the trace"),
+        "observed": Column.TextColumn("Observed in the trace, per step"),
         "finding": Column.TextColumn("Finding", width="large"),
     }
     st.dataframe(table, hide_index=True, column_config=columns, placeholder="—", height=tables.fit(table))
+    if record["schema_version"] < PER_STEP:
+        st.caption("This run was recorded before compiled kernels counted once: its Triton kernels are twice as many.")
 
 
 def _facts(value: Any) -> str:
@@ -159,6 +164,8 @@ def _facts(value: Any) -> str:
         return ", ".join(f"{name} {_facts(number)}" for name, number in found.items())
     if isinstance(found, list):
         return " ".join(_facts(part) for part in found)
+    if isinstance(found, float):
+        return f"{found:.10g}"
     return "" if found is None or found is pd.NA else str(found)
 
 

@@ -10,6 +10,7 @@ from pages.widgets import data, tables
 from pages.widgets.chart import is_dark, show_chart
 from store import frames, views
 
+MOST_OVERHEAD = 1.15  # traced over timed step, beyond which the path is the profiler's as much as the run's
 Column = st.column_config
 Summary = dict[str, Any]
 
@@ -145,9 +146,11 @@ def show_critical_path(run_id: str, summary: Summary) -> None:
     rows = data.read(views.critical_path, run_id)
     figure = steps.critical_bar(rows, dark=is_dark())
     show_chart(figure, rows, key="run_critical", name=f"critical-path-{run_id}")
+    is_slowed = _warn_of_slow_trace(data.read(frames.record, run_id), summary, rows)
     own = rows[rows["kind"] == "kernel"]
     if own.empty:
-        st.caption(why_empty(summary, "gpu", "No kernel is on the path: the host alone decides how long a step takes."))
+        alone = "of this traced step." if is_slowed else "the host alone decides how long a step takes."
+        st.caption(why_empty(summary, "gpu", f"No kernel is on the path{' ' if is_slowed else ': '}{alone}"))
         return
     columns = {
         "name": Column.TextColumn("Kernel on the path", width="large"),
@@ -157,7 +160,27 @@ def show_critical_path(run_id: str, summary: Summary) -> None:
         "num_segments": Column.NumberColumn("Times"),
     }
     _table(own, columns)
-    st.caption("A kernel beside the path may become faster without the step getting shorter.")
+    if not is_slowed:
+        st.caption("A kernel beside the path may become faster without the step getting shorter.")
+
+
+def _warn_of_slow_trace(record: Summary, summary: Summary, rows: pd.DataFrame) -> bool:
+    """Whether the traced step is so much slower than the timed one that the host's share is the profiler's; says so."""
+    traced_ms, timed_ms = summary["wall_ns"] / 1e6, record["metrics"]["step_ms"]
+    if record["imported"] or not timed_ms or traced_ms <= MOST_OVERHEAD * timed_ms:
+        return False
+    share = readable.percent(float(rows.loc[rows["kind"] == "host", "share"].sum()))
+    bound = {
+        "gpu-bound": " Timed, this run is gpu-bound: its kernels decide, and a faster one shortens the step.",
+        "launch-bound": " Timed, the host decides here, too, but by less than this.",
+    }
+    st.warning(
+        f"This is the path of the traced step of {readable.number(traced_ms, 'ms')}; a timed one takes "
+        f"{readable.number(timed_ms, 'ms')}. The profiler slows the host, so that its share here ({share}) is the "
+        f"profiler's to a large part, and no reason to leave kernels alone.{bound.get(record['launch_verdict'], '')}",
+        icon=":material/speed:",
+    )
+    return True
 
 
 def show_launches(run_id: str, summary: Summary) -> None:

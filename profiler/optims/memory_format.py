@@ -45,8 +45,9 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
     weights = [strides for op in convolutions if (strides := _strides(op, 1)) and len(strides) == 4]
     nhwc, nhwc_weights = (sum(strides[1] == 1 for strides in tensors) for tensors in (images, weights))
     layout = sum(kernel.category == "layout" for kernel in trace.found.kernels)
-    seen = {"num_convolutions": len(images), "num_nhwc_inputs": nhwc, "num_layout_kernels": layout}
-    seen["num_nhwc_weights"] = nhwc_weights
+    counted = {"num_convolutions": len(images), "num_nhwc_inputs": nhwc, "num_layout_kernels": layout}
+    counted["num_nhwc_weights"] = nhwc_weights
+    seen = {what: trace.per_step(number) for what, number in counted.items()}
     if not evidence.facts["num_converted"]:
         return seen, "no convolution weight is channels_last"
     if not images:

@@ -81,9 +81,9 @@ def dtype_in_trace(choice: str) -> str | None:
 def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str | None]:
     """Input types of the matmuls and convolutions, and of the norms; graphs replay without operators to see."""
     types = _input_types(trace, _MATMUL)
-    seen = {"matmul_input_types": dict(types)}
+    seen = {"matmul_input_types": {name: trace.per_step(number) for name, number in types.items()}}
     if norms := _input_types(trace, _NORM):
-        seen["norm_input_types"] = dict(norms)
+        seen["norm_input_types"] = {name: trace.per_step(number) for name, number in norms.items()}
     expected = dtype_in_trace(evidence.choice) or "float"
     if not types:
         return seen, None

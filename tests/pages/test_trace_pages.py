@@ -11,7 +11,7 @@ from pages.widgets.where import LOOKS
 from profiler.combo import Combo
 from store import folders
 from tests.pages.test_pages import titles, words
-from tests.support.run_folders import CPU_WORKLOAD, GPU_WORKLOAD, write_run
+from tests.support.run_folders import CPU_WORKLOAD, GPU_WORKLOAD, step_samples, write_run
 from tests.support.trace_views import in_unet, on_cpu, recorded, write_traced_run
 from tests.support.traces import COMPILED, EAGER, attributed, kernel, module, op, step
 
@@ -24,6 +24,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("traced")
     write_traced_run(root, "unet", in_unet())
     write_traced_run(root, "slower", in_unet(scale=2), combo=Combo(attention="flex"))
+    write_traced_run(root, "slowed", in_unet(), step_ms=step_samples(0.1))  # and 0.2 ms traced
     write_traced_run(root, "no-modules", recorded(EAGER))
     write_traced_run(root, "cpu", on_cpu(), workload=CPU_WORKLOAD)
     write_traced_run(root, "broken", attributed(step(0, 90), kernel("lost", 10, 20, correlation=77)))
@@ -76,6 +77,20 @@ def test_every_look_opens(look: str, home: None, open_page: Open) -> None:
     assert not app.error
     said = words(app) + "\n".join(titles(app))
     assert [name for name, landmark in LANDMARKS.items() if landmark in said] == [look]
+
+
+def test_the_path_of_a_slowed_trace_is_said_to_be_the_profilers(home: None, open_page: Open) -> None:
+    app = open_page("run", run="slowed", run_look="critical path")
+    (warning,) = [element.value for element in app.warning if "traced step" in element.value]
+    assert "traced step of 0.200 ms; a timed one takes 0.100 ms" in warning
+    assert "Timed, this run is gpu-bound" in warning
+    assert "the host alone decides" not in words(app)
+
+
+def test_the_path_of_a_trace_as_fast_as_timed_is_the_runs_own(home: None, open_page: Open) -> None:
+    as_timed = open_page("run", run="unet", run_look="critical path")
+    assert "the host alone decides" in words(as_timed)
+    assert not any("traced step" in element.value for element in as_timed.warning)
 
 
 def test_looks_say_why_they_are_empty(home: None, open_page: Open) -> None:

@@ -11,7 +11,9 @@ from profiler.combo import FAMILIES, Combo
 from profiler.optims import FAMILY
 from profiler.record import Evidence
 from profiler.subject import Subject
+from profiler.traces.objects import Found
 from profiler.verify import count, observed_attention, verify
+from tests.support.traces import attributed, kernel, launch, op, step
 from tests.support.unets import of, subject, trace, workload
 
 TRAIN = workload(mode="train")
@@ -114,6 +116,27 @@ def test_an_unconverted_call_under_a_compiled_name_is_found(plain: tuple[Subject
 
 def test_attention_is_counted_once_a_layer(plain: tuple[Subject, tracing.Trace]) -> None:
     assert observed_attention(plain[1]) == {"math": 2 * 8}  # forward and backward
+
+
+def test_what_is_observed_counts_per_step_and_a_triton_kernel_once(plain: tuple[Subject, tracing.Trace]) -> None:
+    found = attributed(
+        *(step(0, 50), step(50, 100), launch(1, 10), launch(2, 30), launch(3, 60)),
+        *(op("triton_poi_add", 5, 15, external=1), op("triton_poi_add", 25, 35, external=2)),
+        op("triton_red_sum", 55, 65, external=3),
+        kernel("triton_poi_add", 12, 20, correlation=1, external=1),
+        kernel("triton_poi_add", 32, 40, correlation=2, external=2),
+        kernel("triton_red_sum", 62, 70, correlation=3, external=3),
+    )
+    patterns = {
+        "kernels": "^triton_(poi|red)",
+        "additions": "^triton_poi",
+        "sums": "^triton_red",
+        "none": "^triton_tem",
+    }
+    promised = Evidence(family="compilation", choice="eager", must_appear=patterns)
+    seen = verify(promised, replace(plain[1], found=Found(found)), plain[0])
+    assert seen.observed == {"kernels": 1.5, "additions": 1, "sums": 0.5, "none": 0}
+    assert (seen.confirmed, seen.finding) == (False, "the trace shows no none")
 
 
 def test_patterns_count_calls(plain: tuple[Subject, tracing.Trace]) -> None:
