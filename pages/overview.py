@@ -33,10 +33,15 @@ with st.expander("Every run against the baseline") if has_view else st.container
         "Each row says what it changed against the earlier row that is most like it. Grey is the baseline or no "
         "difference; a row without a bar says why it has none."
     )
+    winners.say_launch_bound(rows)
 with st.grid(2, min_column_width=480, gap="medium"):
     show_chart(tradeoff.tradeoff(rows, dark=is_dark()), rows, key="overview_tradeoff", name="speed-against-memory")
     categories = data.read(frames.kernel_categories, winners.why_run_ids(rows))
     show_chart(kernels.category_bars(categories, dark=is_dark()), categories, key="overview_kernels", name="kernels")
+st.caption(
+    "Kernel time is shown of the baseline and the three fastest runs alone: they explain the study's result. "
+    "Any others can be set side by side in Compare."
+)
 
 st.subheader("Runs")
 run_table.show_runs(runs, study, winners.baseline_of(rows), key="overview")

@@ -126,7 +126,10 @@ def metric_ratios(baseline_run_id: str, run_ids: Sequence[str], *, database: Pat
 
 
 def kernel_categories(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
-    """One row per run and kernel category: its time per step, and its share of all kernel time."""
+    """One row per run and kernel category: its time per step, and its share of all kernel time.
+
+    idle_ms is what is left of the run's timed step (null on a CPU); of_whole_trace marks a trace without steps.
+    """
     return _query("kernel_categories", database, run_ids=list(run_ids))
 
 

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from pages.charts import dots, palette, readable, theme
 
 ROW, MAX_DOTS = 27, 40
+LAUNCH_BOUND = "launch-bound: the CPU's launches set this time, not the kernel"
 TIMED = ("done", "imported", "wrong", "ineffective")
 
 
@@ -121,6 +122,8 @@ def _hover(row: pd.Series) -> str:
         f"peak {readable.gib(row['peak_allocated_gib'])}",
         f"output error {readable.times(row['output_error_ratio'])} of plain eager",
     ]
+    if row["launch_verdict"] == "launch-bound":
+        lines.append(f"{LAUNCH_BOUND} (GPU busy {readable.percent(row['gpu_busy_share'])})")
     if row["status"] != "done":
         lines.append(f"{row['status']}: {theme.hover(_text(row['cause']))}")
     return "<br>".join(lines)
@@ -160,13 +163,16 @@ def _draw_reasons(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
 
 
 def _draw_columns(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
-    """Speedup, median and peak as right-aligned columns beside the bars."""
+    """Speedup, median and peak as right-aligned columns beside the bars; on a GPU also what bounds the step."""
     unit = readable.memory_unit(rows["peak_allocated_gib"].max())
     columns = (
         (62, "speedup", rows["speedup"].map(readable.times), True),
         (126, "ms", rows["step_ms"].map(readable.number), False),
         (182, unit.name, (rows["peak_allocated_gib"] * unit.per_gib).map(readable.number), False),
     )
+    bound_by = [readable.bound_by(*pair) for pair in zip(rows["launch_verdict"], rows["gpu_busy_share"], strict=True)]
+    if rows["launch_verdict"].notna().any():
+        columns += ((278, "bound by", pd.Series(bound_by, index=rows.index), False),)
     cells: list[dict[str, Any]] = []
     for shift, heading, texts, bold in columns:
         cells.append(dots.heading_cell(heading, shift, dark))
@@ -182,7 +188,7 @@ def _draw_axes(figure: go.Figure, rows: pd.DataFrame, drawn: pd.DataFrame, scale
         title_text=scale.axis, range=[0, max(1.15, farthest * 1.04) if scale is SPEEDUP else farthest * 1.08]
     )
     theme.label_rows(figure, rows["step_label"], one_line=True)
-    figure.update_layout(margin={"r": 200, "t": 84})
+    figure.update_layout(margin={"r": 296 if rows["launch_verdict"].notna().any() else 200, "t": 84})
 
 
 def _text(value: Any) -> str:

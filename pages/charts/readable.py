@@ -65,6 +65,12 @@ def percent(value: Any) -> str:
     return f"{value:.0%}" if abs(value) >= 0.1 else f"{value:.1%}"
 
 
+def bound_by(verdict: Any, busy_share: Any) -> str:
+    """What set the step time and how busy the GPU was, e.g. 'launches 55%'; unknown on a CPU."""
+    by = {"gpu-bound": "GPU", "launch-bound": "launches"}.get(str(verdict))
+    return f"{by} {percent(busy_share)}" if by else UNKNOWN
+
+
 def duration(seconds: Any) -> str:
     """Whole seconds, minutes or hours, e.g. '4 min 30 s'."""
     if seconds is None or pd.isna(seconds):

@@ -73,7 +73,7 @@ def show_kernels(rows: pd.DataFrame, record: dict[str, Any]) -> None:
     columns = {
         "name": Column.TextColumn("Kernel" if _has_kernels(record) else "Operator", width="large"),
         "category": Column.TextColumn("Category", width=110),
-        "total_ms": Column.NumberColumn("Per step (ms)", format="%.3f"),
+        "total_ms": Column.NumberColumn(f"{per(record)} (ms)", format="%.3f"),
         "share": Column.ProgressColumn("Share", format="percent", max_value=float(rows["share"].max() or 1)),
         "num_calls": Column.NumberColumn("Calls", format="%.0f"),
         "mean_us": Column.NumberColumn("Mean (µs)", format="%.1f"),
@@ -82,6 +82,12 @@ def show_kernels(rows: pd.DataFrame, record: dict[str, Any]) -> None:
     }
     shown = rows[[name for name in columns if name in rows and rows[name].notna().any()]]
     st.dataframe(shown, hide_index=True, column_config=columns, placeholder="—", height=tables.fit(shown, most=10))
+
+
+def per(record: dict[str, Any]) -> str:
+    """What a trace's sums are of: a step, or all of a foreign trace that marks none."""
+    is_whole = record["imported"] is not None and record["imported"]["num_steps"] == 0
+    return "Whole trace" if is_whole else "Per step"
 
 
 def _has_kernels(record: dict[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.charts import palette
+from pages.charts import palette, readable
 from pages.widgets import data, linked, tables
 from pages.widgets.chart import is_dark
 from store import frames
@@ -20,6 +20,12 @@ COLUMNS: dict[str, Any] = {
     "status": Column.TextColumn("Status", width=90),
     "step_ms": Column.NumberColumn("Step (ms)", format="%.2f"),
     "speedup": Column.NumberColumn("Speedup", format="%.2f×", help="Baseline median over this median."),
+    "bound_by": Column.TextColumn(
+        "Bound by",
+        width=110,
+        help="What set the step time: the GPU, or the CPU's launches, which left it idle. In %: how much of the step "
+        "the GPU was busy; below 90% a step is launch-bound, and its speedup is host time.",
+    ),
     "samples_per_s": Column.NumberColumn("Samples/s", format="%.2f"),
     "peak_allocated_gib": Column.NumberColumn("Peak (GiB)", format="%.3g"),
     "memory_ratio": Column.NumberColumn("Peak ratio", format="%.2f×", help="Peak over the baseline's peak."),
@@ -87,7 +93,8 @@ def show_run_table(rows: pd.DataFrame, key: str) -> list[str]:
     """Draw the table; returns the run ids of the selected rows."""
     rows = rows.reset_index(drop=True)
     is_different = rows["verdict"].isin(("faster", "slower"))
-    shown = rows[list(COLUMNS)]
+    bound_by = [readable.bound_by(*pair) for pair in zip(rows["launch_verdict"], rows["gpu_busy_share"], strict=True)]
+    shown = rows.assign(bound_by=bound_by)[list(COLUMNS)]
     shown = shown.drop(columns=[name for name in ALIKE if len(shown) > 1 and shown[name].nunique() <= 1])
     event = st.dataframe(
         shown.style.apply(_row_style, axis=1, is_different=is_different, dark=is_dark()),

@@ -12,7 +12,7 @@ from store import frames, views
 
 MOST_OVERHEAD = 1.15  # traced over timed step, beyond which the path is the profiler's as much as the run's
 Column = st.column_config
-Summary = dict[str, Any]
+Summary = dict[str, Any]  # store.views.summary, and per: what its sums are of
 
 
 def show_modules(run_id: str, summary: Summary) -> None:
@@ -55,7 +55,7 @@ def show_kernels(run_id: str, summary: Summary) -> None:
     columns = {
         "name": Column.TextColumn("Kernel" if on_gpu else "Operator", width="large"),
         "category": Column.TextColumn("Category", width=100),
-        "step_ms": Column.NumberColumn("Per step (ms)", format="%.3f"),
+        "step_ms": Column.NumberColumn(f"{summary['per']} (ms)", format="%.3f"),
         "share": Column.ProgressColumn("Share", format="percent", max_value=float(rows["share"].max() or 1)),
         "num_calls": Column.NumberColumn("Calls", format="%.0f"),
         "mean_us": Column.NumberColumn("Mean (µs)", format="%.1f"),
@@ -123,7 +123,7 @@ def show_roofline(run_id: str, summary: Summary) -> None:
     known = rows[rows["roof_share"].notna()].sort_values("lost_ms", ascending=False)
     columns = {
         "name": Column.TextColumn("Operator", width="medium"),
-        "step_ms": Column.NumberColumn("Per step (ms)", format="%.3f"),
+        "step_ms": Column.NumberColumn(f"{summary['per']} (ms)", format="%.3f"),
         "lost_ms": Column.NumberColumn("Above its floor (ms)", format="%.3f"),
         "roof_share": Column.ProgressColumn("Of its roof", format="percent", max_value=1.0),
         "bound": Column.TextColumn("Bound by"),
@@ -191,8 +191,8 @@ def show_launches(run_id: str, summary: Summary) -> None:
         return
     steps_of = summary["num_steps"]
     cards = {
-        "Kernels per step": f"{found['num_kernels'] / steps_of:,.0f}",
-        "Launches per step": f"{found['num_launches'] / steps_of:,.0f}",
+        f"Kernels {summary['per'].lower()}": f"{found['num_kernels'] / steps_of:,.0f}",
+        f"Launches {summary['per'].lower()}": f"{found['num_launches'] / steps_of:,.0f}",
         "A launch takes the host": readable.number(_us(found["launch_ns"]), "µs"),
         "Then waits in the queue": readable.number(_us(found["queue_ns"]), "µs"),
         "Kernels under 5 µs": readable.percent(found["num_short"] / max(1, found["num_kernels"])),
@@ -228,7 +228,7 @@ def show_communication(run_id: str, summary: Summary) -> None:
         "num_ranks": Column.NumberColumn("Ranks"),
         "message_mib": Column.NumberColumn("Message (MiB)", format="%.2f"),
         "num_calls": Column.NumberColumn("Calls", format="%.0f"),
-        "step_ms": Column.NumberColumn("Per step (ms)", format="%.3f"),
+        "step_ms": Column.NumberColumn(f"{summary['per']} (ms)", format="%.3f"),
         "bus_gbs": Column.NumberColumn("Bus (GB/s)", format="%.1f"),
     }
     if len(rows):  # gloo's are not kernels
@@ -285,4 +285,4 @@ def _say_cut(summary: Summary, table: str) -> None:
     cut = summary["cut"].get(table)
     if cut:
         left = readable.number(cut["left_out_ns"] / summary["num_steps"] / 1e6, "ms")
-        st.caption(f"The costliest 500 of {cut['num_rows']:,} rows; the others take {left} per step.")
+        st.caption(f"The costliest 500 of {cut['num_rows']:,} rows; the others take {left} {summary['per'].lower()}.")

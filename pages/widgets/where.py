@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.charts import readable, steps
-from pages.widgets import data, trace_views
+from pages.widgets import data, run_facts, trace_views
 from pages.widgets.chart import is_dark, show_chart
 from runs import trace_views as trace_views_worker
 from store import fixes, frames, views
@@ -34,13 +34,16 @@ def show_where(run_id: str, folder: str) -> bool:
     if summary is None:
         _offer_views(data.read(frames.record, run_id)["trace_file"], Path(folder))
         return False
+    record = data.read(frames.record, run_id)
+    summary["per"] = run_facts.per(record)
+    if record["imported"] and not record["imported"]["num_steps"]:
+        st.caption("This trace marks no steps: what is called a step below is all of it, however many steps it holds.")
     if summary.get("is_one_module"):  # views of before do not say
         st.caption("What to fix first is told of whole steps; this trace was cut to one module of its step.")
     else:
         _show_fixes(data.read(fixes.fixes, run_id), summary)
     parts = data.read(views.step_parts, run_id)
     show_chart(steps.step_bars(parts, dark=is_dark()), parts, key="run_steps", name=f"step-parts-{run_id}")
-    record = data.read(frames.record, run_id)
     if not record["imported"]:  # a foreign trace has no timed step to compare with
         _say_slowdown(record["metrics"]["step_ms"], summary["wall_ns"] / 1e6)
     _warn_of_health(summary["health"])

@@ -107,6 +107,18 @@ def _warn_of_busy(rows: pd.DataFrame) -> None:
         )
 
 
+def say_launch_bound(rows: pd.DataFrame) -> None:
+    """How many rows were set by the CPU: their speedups say little of the kernels that they changed."""
+    verdicts = rows["launch_verdict"].dropna()
+    num_bound = int((verdicts == "launch-bound").sum())
+    if num_bound:
+        st.caption(
+            f":material/info: {num_bound} of {len(verdicts)} rows are bound by launches: the CPU's launches set this "
+            "time, not the kernel. Their speedup is host time; the percent say how much of the step the GPU was busy. "
+            "A larger batch, or CUDA graphs, would show what the kernels can do."
+        )
+
+
 def baseline_of(rows: pd.DataFrame) -> str | None:
     """The run id of a study's first baseline that was timed."""
     timed = rows[(rows["sweep_role"] == "baseline") & rows["step_ms"].notna()]

@@ -21,6 +21,7 @@ SELECT
     break_even.break_even_steps,
     measured.mfu,
     measured.launch_verdict,
+    measured.gpu_busy_share,
     measured.attention_observed,
     baseline.run_id AS baseline_run_id,
     greatest(own.drift, other.drift) AS drift,

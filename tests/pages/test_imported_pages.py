@@ -67,6 +67,10 @@ def test_run_shows_a_trace_without_steps(make_home: Make, open_page: Open) -> No
     assert not app.exception
     assert any("call profiler.step()" in fact for fact in app.dataframe[0].value["value"])
     assert "the trace marks no steps" in words(app)
+    assert "what is called a step below is all of it" in words(app)
+    assert not any("Per step (ms)" in str(table.proto.columns) for table in app.dataframe)
+    breakdown = figures(app)[titles(app).index("Kernel time by category")]
+    assert breakdown["layout"]["xaxis"]["title"]["text"] == "Kernel time of the whole trace (ms)"
 
 
 def test_compare_shows_kernels_of_imported_traces_but_no_ratio(make_home: Make, open_page: Open) -> None:
@@ -75,7 +79,9 @@ def test_compare_shows_kernels_of_imported_traces_but_no_ratio(make_home: Make, 
     assert not app.exception
     assert "does not say with which choices" in words(app)
     bars = next(figure for figure in figures(app) if "Kernel time per step" in figure["layout"]["title"]["text"])
-    assert len(bars["layout"]["yaxis"]["ticktext"]) == 3
+    names = bars["layout"]["yaxis"]["ticktext"]
+    assert [name for name in names if "(whole trace)" in name.replace("<br>", " ")] == names[2:]
+    assert "of the whole trace where a row says so" in bars["layout"]["xaxis"]["title"]["text"]
 
 
 def test_an_imported_trace_is_no_measurement_of_this_machine(make_home: Make, open_page: Open) -> None:

@@ -32,7 +32,7 @@ LADDER_COLUMNS = [
     *("run_id", "sweep_position", "sweep_role", "combo_label", "step_label", "status", "cause", "step_ms"),
     *("step_iqr_ms", "samples_per_s", "speedup", "speedup_low", "speedup_high", "verdict", "peak_allocated_gib"),
     *("memory_ratio", "output_error_ratio", "gradient_error_ratio", "compile_s", "break_even_steps", "mfu"),
-    *("launch_verdict", "attention_observed", "baseline_run_id", "drift", "why_not_comparable"),
+    *("launch_verdict", "gpu_busy_share", "attention_observed", "baseline_run_id", "drift", "why_not_comparable"),
 ]
 COLUMNS = {
     "runs": [
@@ -66,7 +66,7 @@ COLUMNS = {
         *("run_id", "label", "metric", "unit", "better"),
         *("value", "baseline_value", "ratio", "ratio_low", "ratio_high"),
     ],
-    "kernel_categories": ["run_id", "combo_label", "category", "step_total_ms", "share"],
+    "kernel_categories": ["run_id", "combo_label", "category", "step_total_ms", "share", "idle_ms", "of_whole_trace"],
     "kernels": ["name", "category", "op", "phase", "num_calls", "total_ms", "mean_us", "share"],
     "memory_timeline": ["time_ms", "category", "gib"],
     "alive": ["moment", "time_ms", "category", "module", "block", "gib", "num_storages"],
@@ -372,7 +372,11 @@ def test_kernels_are_per_step(run_ids: list[str]) -> None:
     categories = frames.kernel_categories([run_ids[2], run_ids[0]])
     assert categories["run_id"].unique().tolist() == [run_ids[2], run_ids[0]]
     assert categories.groupby("run_id")["share"].sum().tolist() == pytest.approx([1.0, 1.0])
-    assert categories.groupby("run_id")["step_total_ms"].sum()[run_ids[0]] == pytest.approx(95.0, rel=1e-3)
+    of_baseline = categories[categories["run_id"] == run_ids[0]]
+    assert of_baseline["step_total_ms"].sum() == pytest.approx(95.0, rel=1e-3)
+    assert of_baseline["step_total_ms"].sum() + of_baseline["idle_ms"].iloc[0] == pytest.approx(
+        frames.runs().set_index("run_id").at[run_ids[0], "step_ms"]
+    )
 
 
 def test_a_short_memory_timeline_keeps_the_peak(run_ids: list[str]) -> None:

@@ -202,9 +202,37 @@ def test_ratios_are_coloured_by_what_is_better() -> None:
 
 def test_categories_keep_their_order_and_colour_in_every_run(rows: dict[str, pd.DataFrame]) -> None:
     figure = kernels.category_bars(rows["category_bars"])
-    names = [trace.name for trace in figure.data]
+    *parts, idle = figure.data
+    names = [trace.name for trace in parts]
     assert names == [name for name in palette.CATEGORIES if name in names]
-    assert all(trace.marker.color == palette.CATEGORIES[trace.name] for trace in figure.data)
+    assert all(trace.marker.color == palette.CATEGORIES[trace.name] for trace in parts)
+    assert idle.name == kernels.IDLE
+
+
+def test_bars_with_their_idle_part_add_up_to_the_step(database: Path, rows: dict[str, pd.DataFrame]) -> None:
+    figure, steps = kernels.category_bars(rows["category_bars"]), frames.runs(database=database).set_index("run_id")
+    ends = [sum(trace.x[trace.y.index(row)] for trace in figure.data if row in trace.y) for row in range(3)]
+    run_ids = rows["category_bars"]["run_id"].drop_duplicates()
+    assert ends == pytest.approx(steps.loc[run_ids, "step_ms"].tolist())
+
+
+def test_a_trace_without_steps_is_not_called_a_step(rows: dict[str, pd.DataFrame]) -> None:
+    mixed = rows["category_bars"].assign(of_whole_trace=rows["category_bars"]["run_id"] == "ladder-02")
+    figure = kernels.category_bars(mixed)
+    marked = [text for text in figure.layout.yaxis.ticktext if "whole" in text]
+    assert len(marked) == 1
+    assert "of the whole trace where a row says so" in figure.layout.xaxis.title.text
+    alone = mixed[mixed["of_whole_trace"]]
+    for figure in (kernels.category_bars(alone), kernels.breakdown(alone)):
+        assert "per step" not in str(figure.layout.title) + str(figure.layout.xaxis.title.text)
+
+
+def test_ladder_marks_what_the_launches_bound(rows: dict[str, pd.DataFrame]) -> None:
+    bound = rows["ladder"].assign(launch_verdict="launch-bound", gpu_busy_share=0.55)
+    figure = ladder.ladder(bound)
+    bars = next(trace for trace in figure.data if trace.name == "runs")
+    assert all(ladder.LAUNCH_BOUND in text for text in bars.hovertext)
+    assert "launches 55%" in {note.text for note in figure.layout.annotations}
 
 
 def test_breakdown_stands_in_order_of_time(rows: dict[str, pd.DataFrame]) -> None:
