@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.charts import kernels, memory, ratios
-from pages.widgets import comparison, data, differences
+from pages.widgets import comparison, data, differences, winners
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -17,6 +17,7 @@ if chosen is None:
 baseline, run_ids = chosen
 against = data.read(frames.comparison, baseline, run_ids)
 comparison.show_differences(runs, against)
+winners.warn_of_disturbance(against)
 rows = data.read(frames.metric_ratios, baseline, run_ids)
 metric = comparison.choose_metric(rows, key="compare_metric")
 label = data.run_labels(runs)[baseline]
@@ -24,6 +25,7 @@ drift = comparison.drift(against)
 figure = ratios.ratios(rows, metric=metric, baseline=label, drift=drift, dark=is_dark())
 show_chart(figure, rows, key="compare_ratios", name=f"ratios-{metric}")
 st.caption("A dot inside the grey band, or a whisker across 1×, is no difference.")
+comparison.say_ceilings(rows, metric)
 
 with st.grid(2, min_column_width=480, gap="medium"):
     categories = data.read(frames.kernel_categories, (baseline, *run_ids))
@@ -35,4 +37,7 @@ differences.show_differences_in_time(runs, baseline, run_ids)
 
 st.subheader("All metrics")
 comparison.show_metric_table(rows, key="compare_table", baseline=comparison.pinned(runs, baseline), drift=drift)
-st.caption("Blue is better than the baseline, orange worse; a metric that no run has is left out.")
+st.caption(
+    "Blue is better than the baseline, orange worse. Without a colour: no difference, or one that is neither (how busy "
+    "a GPU is, how long launching takes, a share of another ceiling). A metric that no run has is left out."
+)

@@ -12,10 +12,17 @@ from store import stats
 Samples = Mapping[tuple[str, str], stats.Floats]  # (run_id, metric) -> every sample
 Row = dict[str, Any]
 
+# A share's ceiling: two shares of different ceilings (fp32's against bf16's) are neither better nor worse.
+CEILINGS = {"mfu": "datasheet_tflops", "ceiling_share": "ceiling_tflops"}
+SAME_CEILING = 1.1  # a measured ceiling is never twice the same
+# How a step comes about, not how good it is: a fast kernel leaves the GPU idle, a full queue makes launches wait.
+NEITHER = ("gpu_busy_share", "host_enqueue_ms")
+
 _VERDICT_TYPES = {"speedup_low": "float64", "speedup_high": "float64", "verdict": "str"}
 _RATIO_TYPES = {
     **dict.fromkeys(("run_id", "label", "metric", "unit", "better"), "str"),
     **dict.fromkeys(("value", "baseline_value", "ratio", "ratio_low", "ratio_high"), "float64"),
+    **dict.fromkeys(("ceiling_tflops", "baseline_ceiling_tflops"), "float64"),
 }
 
 
@@ -32,11 +39,15 @@ def with_verdicts(pairs: pd.DataFrame, samples: Samples) -> pd.DataFrame:
 
 
 def metric_ratios(pairs: pd.DataFrame, runs: pd.DataFrame, samples: Samples) -> pd.DataFrame:
-    """One row per pair of paired.sql and metric that either run knows; runs has a label and every scalar of all."""
+    """One row per pair of paired.sql and metric that either run knows; runs has a label and every scalar of all.
+
+    A share of a ceiling has both runs' ceilings; where they differ, and for what is neither, better is ''.
+    """
     by_id = {row["run_id"]: row for row in runs.astype(object).where(runs.notna(), None).to_dict("records")}
     rows = [
         _ratio(by_id[pair["run_id"]], by_id[pair["baseline_run_id"]], metric.name, samples, _may_divide(pair))
-        | {"metric": metric.name, "unit": metric.metadata["unit"], "better": metric.metadata["better"]}
+        | _ceilings(by_id[pair["run_id"]], by_id[pair["baseline_run_id"]], metric.name, metric.metadata["better"])
+        | {"metric": metric.name, "unit": metric.metadata["unit"]}
         for pair in pairs.to_dict("records")
         for metric in fields(Metrics)
     ]
@@ -62,6 +73,15 @@ def _ratio(run: Row, baseline: Row, metric: str, samples: Samples, may_divide: b
     interval = _interval(samples, run["run_id"], baseline["run_id"], metric)
     bounds = {"ratio_low": interval.low, "ratio_high": interval.high} if interval else {}
     return row | {"ratio": value / baseline_value} | bounds
+
+
+def _ceilings(run: Row, baseline: Row, metric: str, better: str) -> Row:
+    """Which way is better, and the ceilings that a share is of."""
+    if metric in NEITHER or metric not in CEILINGS:
+        return {"better": "" if metric in NEITHER else better}
+    one, other = run[CEILINGS[metric]], baseline[CEILINGS[metric]]
+    is_same = bool(one and other) and max(one, other) <= SAME_CEILING * min(one, other)
+    return {"ceiling_tflops": one, "baseline_ceiling_tflops": other, "better": better if is_same else ""}
 
 
 def _interval(samples: Samples, above: str, below: str, metric: str) -> stats.Interval | None:

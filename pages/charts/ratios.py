@@ -24,23 +24,25 @@ def ratios(
     if chosen.empty:
         why = f"No chosen run has {metric} together with the baseline: choose another metric or other runs."
         return theme.empty(title, why, dark=dark)
-    better = str(chosen.at[0, "better"] or "")
-    figure = theme.titled(title, _subtitle(better, drift), dark=dark, height=130 + ROW * len(chosen))
+    figure = theme.titled(title, _subtitle(chosen["better"], drift), dark=dark, height=130 + ROW * len(chosen))
     if drift:
         figure.add_vrect(x0=1 / (1 + drift), x1=1 + drift, fillcolor=theme.ink(dark).band, line_width=0, layer="below")
     figure.add_vline(x=1, line={"color": theme.ink(dark).axis, "width": 1}, layer="below")
-    _draw_dots(figure, chosen, better, drift, dark)
+    _draw_dots(figure, chosen, drift, dark)
     _draw_axes(figure, chosen)
     return figure
 
 
-def _subtitle(better: str, drift: float | None) -> str:
-    side = {"lower": "left of 1× is better", "higher": "right of 1× is better"}.get(better, "neither side is better")
+def _subtitle(better: pd.Series, drift: float | None) -> str:
+    sides = {"lower": "left of 1× is better", "higher": "right of 1× is better", "": "neither side is better"}
+    side = sides[max(better)]  # '' is the least
+    if "" in set(better) and max(better):
+        side += " where the ceilings are the same, neither where not (grey)"
     band = f"; grey band: {readable.percent(drift)} drift of the repeated baseline" if drift else ""
     return f"{side[0].upper()}{side[1:]}; whisker: 95% interval where the metric was sampled{band}"
 
 
-def _draw_dots(figure: go.Figure, chosen: pd.DataFrame, better: str, drift: float | None, dark: bool) -> None:
+def _draw_dots(figure: go.Figure, chosen: pd.DataFrame, drift: float | None, dark: bool) -> None:
     ratio = chosen["ratio"].astype(float)
     low, high = chosen["ratio_low"].astype(float).fillna(ratio), chosen["ratio_high"].astype(float).fillna(ratio)
     figure.add_scatter(
@@ -50,7 +52,10 @@ def _draw_dots(figure: go.Figure, chosen: pd.DataFrame, better: str, drift: floa
         mode="markers",
         marker={
             "size": 10,
-            "color": [colour_of(*row, better=better, drift=drift) for row in zip(ratio, low, high, strict=True)],
+            "color": [
+                colour_of(*row, better=better, drift=drift)
+                for *row, better in zip(ratio, low, high, chosen["better"], strict=True)
+            ],
         },
         error_x={
             "type": "data",
@@ -81,11 +86,21 @@ def colour_of(ratio: float, low: float, high: float, *, better: str, drift: floa
 
 def _hover(row: pd.Series) -> str:
     unit = str(row["unit"] or "")
+    ceilings = (
+        f"<br>of {readable.number(row['ceiling_tflops'])} TFLOP/s against "
+        f"{readable.number(row['baseline_ceiling_tflops'])} TFLOP/s"
+        if pd.notna(row["ceiling_tflops"])
+        else ""
+    )
     return (
         f"<b>{theme.hover(str(row['label']))}</b><br>"
         f"{readable.interval(row['ratio'], row['ratio_low'], row['ratio_high'])}"
-        f"<br>{readable.number(row['value'], unit)} against {readable.number(row['baseline_value'], unit)}"
+        f"<br>{_value(row, 'value', unit)} against {_value(row, 'baseline_value', unit)}{ceilings}"
     )
+
+
+def _value(row: pd.Series, column: str, unit: str) -> str:
+    return f"{readable.metric(str(row['metric']), row[column])} {unit}".strip()
 
 
 def _draw_axes(figure: go.Figure, chosen: pd.DataFrame) -> None:

@@ -50,7 +50,7 @@ def show_differences(runs: pd.DataFrame, against: pd.DataFrame) -> None:
     columns = [*FAMILIES, *(name for name in WORKLOAD_FIELDS if name in rows)]
     differing = [name for name in columns if rows[name].nunique(dropna=False) > 1]
     table = rows[["combo_label", *differing, "status"]].rename(columns={"combo_label": "combo"})
-    table.insert(0, "role", ["baseline", *["against it"] * (len(table) - 1)])
+    table.insert(0, "role", ["baseline", *(f"run {number}" for number in range(1, len(table)))])
     st.dataframe(table, hide_index=True, placeholder="—", height=tables.fit(table))
     for row in against[~against["comparable"].astype(bool)].itertuples(index=False):
         st.warning(f"{row.combo_label} has no ratio: {row.why_not_comparable}.", icon=":material/block:")
@@ -61,6 +61,18 @@ def choose_metric(rows: pd.DataFrame, key: str) -> str:
     known = rows.loc[rows["ratio"].notna(), "metric"].unique().tolist()
     options = [name for name in HEADLINES if name in known] or known or ["step_ms"]
     return st.segmented_control("Metric", options, default=options[0], required=True, key=key, bind="query-params")
+
+
+def say_ceilings(rows: pd.DataFrame, metric: str) -> None:
+    """Of a share: the ceiling that each run's is of, which its precision sets."""
+    own = rows[(rows["metric"] == metric) & rows["ceiling_tflops"].notna()]
+    if len(own):
+        baseline = readable.number(own["baseline_ceiling_tflops"].iloc[0])
+        each = [f"{row.label} {readable.number(row.ceiling_tflops)}" for row in own.itertuples(index=False)]
+        st.caption(
+            f"Each share is of its own run's ceiling, in TFLOP/s: baseline {baseline}, {', '.join(each)}. Shares of "
+            "different ceilings (a precision has its own) are neither better nor worse than one another."
+        )
 
 
 def drift(against: pd.DataFrame) -> float | None:
@@ -96,6 +108,8 @@ def show_metric_table(rows: pd.DataFrame, key: str, *, baseline: str, drift: flo
     shown.insert(0, f"{baseline} ", pinned)
     shown.insert(0, "metric", shown.index)
     config = {name: st.column_config.TextColumn(alignment="right", width=170) for name in shown.columns[1:]}
+    for name, heading in zip(runs, headings(list(runs)), strict=True):
+        config[name] = st.column_config.TextColumn(heading, help=name, alignment="right", width=170)
     config["metric"] = st.column_config.TextColumn("Metric", pinned=True, width=230)
     shown, colours = (
         shown.reset_index(drop=True),
@@ -105,6 +119,17 @@ def show_metric_table(rows: pd.DataFrame, key: str, *, baseline: str, drift: flo
     st.dataframe(
         styled, hide_index=True, column_config=config, key=key, height=tables.fit(shown, most=18), placeholder="—"
     )
+
+
+def headings(labels: list[str]) -> list[str]:
+    """Numbers of runs, as in the table of differences, and what only some of them chose: a column is too narrow for
+    more."""
+    chosen = [label.split(" · ") for label in labels]
+    shared = set(chosen[0]).intersection(*chosen[1:]) if len(labels) > 1 else set()
+    every = list(dict.fromkeys(choice for choices in chosen for choice in choices))
+    own = [" · ".join(choice for choice in choices if choice not in shared) for choices in chosen]
+    lacks = ["without " + ", ".join(choice for choice in every if choice not in choices) for choices in chosen]
+    return [f"{number}: {has or lack}" for number, (has, lack) in enumerate(zip(own, lacks, strict=True), start=1)]
 
 
 def _style(row: pd.Series, drift: float | None) -> str:

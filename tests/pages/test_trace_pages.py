@@ -124,6 +124,12 @@ def test_compare_shows_where_the_difference_comes_from(home: None, open_page: Op
     assert "Timed, the median step went from" in words(app), "one traced step alone is no speedup"
 
 
+def test_compare_reads_no_cause_from_a_step_that_the_profiler_slowed(home: None, open_page: Open) -> None:
+    app = open_page("compare", compare_baseline="unet", compare_runs=["slowed"])
+    assert not app.exception
+    assert any("Do not read the bars as a cause" in warning.value for warning in app.warning)
+
+
 def test_compare_without_modules_in_one_trace_cuts_by_class_and_phase(home: None, open_page: Open) -> None:
     query = {"compare_baseline": "unet", "compare_runs": ["no-modules"]}
     app = open_page("compare", **query, compare_cut="module and phase")

@@ -1,9 +1,18 @@
 """Compare's table and its chart agree on what is a difference."""
 
+from dataclasses import asdict
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from pages.widgets import comparison
+from pages.charts import palette
+from pages.charts import ratios as chart
+from pages.widgets import comparison, differences, winners
+from profiler.record import Metrics
+from store import frames, ratios
+from store.ingest import sync
+from tests.support.run_folders import write_ladder
 
 
 @pytest.mark.parametrize(("drift", "is_coloured"), [(0.02, False), (0.001, True), (None, True)])
@@ -13,3 +22,50 @@ def test_a_ratio_inside_the_measured_drift_has_no_colour(
     monkeypatch.setattr(comparison, "is_dark", lambda: False)
     row = pd.Series({"ratio": 0.99, "ratio_low": 0.985, "ratio_high": 0.995, "better": "lower"})
     assert bool(comparison._style(row, drift)) is is_coloured
+
+
+@pytest.mark.parametrize(("ceiling", "better"), [(67.0, "higher"), (68.0, "higher"), (990.0, ""), (None, "")])
+def test_shares_of_different_ceilings_are_neither_better_nor_worse(ceiling: float | None, better: str) -> None:
+    unknown = asdict(Metrics())
+    runs = pd.DataFrame(
+        [
+            unknown | {"run_id": "one", "label": "one", "mfu": 0.3, "datasheet_tflops": 67.0, "gpu_busy_share": 0.9},
+            unknown | {"run_id": "two", "label": "two", "mfu": 0.2, "datasheet_tflops": ceiling, "gpu_busy_share": 0.5},
+        ]
+    )
+    pairs = pd.DataFrame([{"run_id": "two", "baseline_run_id": "one", "why_not_comparable": None}])
+    found = ratios.metric_ratios(pairs, runs, {}).set_index("metric")
+    assert found.at["mfu", "better"] == better
+    assert found.at["gpu_busy_share", "better"] == ""
+    drawn = chart.ratios(found.reset_index(), metric="mfu", baseline="one").data[0]
+    assert drawn.marker.color[0] == (palette.WORSE if better else palette.EVEN)
+    assert ceiling is None or f"of {ceiling:.0f}" in drawn.hovertext[0].replace(".0 ", " ")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_apart"),
+    [(1.04, 1.2, False), (1.02, 1.56, True), (0.9, 1.4, True), (2.0, 2.0, True), (0.5, 1.0, True)],
+)
+def test_traced_steps_far_from_the_timed_ones_explain_nothing(before: float, after: float, is_apart: bool) -> None:
+    assert differences.are_apart(before, after) is is_apart
+
+
+def test_headings_differ_where_labels_begin_alike() -> None:
+    stack = "sdpa · bf16_amp · channels_last · adamw_fused"
+    found = comparison.headings([stack, "sdpa · bf16_amp · adamw_fused", f"{stack} · compile default"])
+    assert found == [
+        "1: channels_last",
+        "2: without channels_last, compile default",
+        "3: channels_last · compile default",
+    ]
+    assert comparison.headings([stack]) == [f"1: {stack}"]
+
+
+def test_the_fastest_runs_say_that_their_baseline_drifted(tmp_path: Path) -> None:
+    write_ladder(tmp_path / "runs", sweep_id="ladder")
+    sync([tmp_path / "runs"], tmp_path / "index.duckdb")
+    rows = frames.ladder("ladder", database=tmp_path / "index.duckdb")
+    said = {card.title: card.run for card in winners.headlines(rows.assign(drift=1.1))}
+    assert said["Fastest"].startswith("baseline drifted 110% · ")
+    assert said["Fastest faithful"].startswith("baseline drifted 110% · ")
+    assert "drifted" not in "".join(card.run for card in winners.headlines(rows))
