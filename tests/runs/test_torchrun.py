@@ -17,8 +17,14 @@ from runs.processes import _tagged
 from runs.supervise import Ending
 from tests.runs.conftest import end_detached, record_of, wait_until
 
-WORK = Workload(
-    model="tests.support.unets:conditional_unet", mode="train", device="cpu", world_size=2, min_samples=2000
+WORK = Workload(  # timed at once, and for long
+    model="tests.support.unets:conditional_unet",
+    mode="train",
+    device="cpu",
+    world_size=2,
+    min_samples=2000,
+    min_seconds=0.0,
+    curve_steps=0,
 )
 DIED = """[rank0]:Traceback (most recent call last)
 Root Cause (first observed failure):
