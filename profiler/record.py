@@ -47,15 +47,16 @@ class Metrics:
         "s", "compile_s again in the same process, from the caches on disk (not with max_autotune or graphs).", "lower"
     )
     build_s: float | None = _metric("s", "Building the model on the device.")
+    # This and gpu_busy_share say how a step comes about, not how good it is: a fast kernel leaves the GPU idle.
     host_enqueue_ms: float | None = _metric(
-        "ms", "CPU time to launch one step, measured without waiting for the GPU.", "lower"
+        "ms",
+        "CPU time to launch one step, measured without waiting for the GPU. "
+        "Near step_ms it is an upper bound: where the launch queue is full, the CPU waits for the GPU.",
     )
     profiler_overhead: float | None = _metric("x", "Median traced step over median untraced step.")
     # Where the GPU's time goes: from the traced pass.
     gpu_busy_ms: float | None = _metric("ms", "Union of all kernels and copies of one traced step.")
-    gpu_busy_share: float | None = _metric(
-        "", "gpu_busy_ms over the untraced step_ms; below 0.9 the CPU is the limit.", "higher"
-    )
+    gpu_busy_share: float | None = _metric("", "gpu_busy_ms over the untraced step_ms; below 0.9 the CPU is the limit.")
     num_kernels: float | None = _metric("", "Kernels, copies and memsets per step (on a CPU: operators).", "lower")
     recompute_ms: float | None = _metric(
         "ms", "Kernel time of forward work that checkpointing runs again in the backward, per step.", "lower"
@@ -89,7 +90,12 @@ class Metrics:
     )
     achieved_tflops: float | None = _metric("TFLOP/s", "step_tflop over step time.", "higher")
     datasheet_tflops: float | None = _metric("TFLOP/s", "The device's dense datasheet peak for this precision.")
-    mfu: float | None = _metric("", "Model FLOP utilisation: achieved over datasheet.", "higher")
+    mfu: float | None = _metric(
+        "",
+        "Model FLOP utilisation: achieved over datasheet. "
+        "Its ceiling is the precision's own: compare it only between runs of the same.",
+        "higher",
+    )
     ceiling_tflops: float | None = _metric(
         "TFLOP/s", "A large square matmul measured in this run on this device in this precision."
     )

@@ -15,8 +15,6 @@ Row = dict[str, Any]
 # A share's ceiling: two shares of different ceilings (fp32's against bf16's) are neither better nor worse.
 CEILINGS = {"mfu": "datasheet_tflops", "ceiling_share": "ceiling_tflops"}
 SAME_CEILING = 1.1  # a measured ceiling is never twice the same
-# How a step comes about, not how good it is: a fast kernel leaves the GPU idle, a full queue makes launches wait.
-NEITHER = ("gpu_busy_share", "host_enqueue_ms")
 
 _VERDICT_TYPES = {"speedup_low": "float64", "speedup_high": "float64", "verdict": "str"}
 _RATIO_TYPES = {
@@ -41,7 +39,7 @@ def with_verdicts(pairs: pd.DataFrame, samples: Samples) -> pd.DataFrame:
 def metric_ratios(pairs: pd.DataFrame, runs: pd.DataFrame, samples: Samples) -> pd.DataFrame:
     """One row per pair of paired.sql and metric that either run knows; runs has a label and every scalar of all.
 
-    A share of a ceiling has both runs' ceilings; where they differ, and for what is neither, better is ''.
+    A share of a ceiling has both runs' ceilings; where they differ, better is ''.
     """
     by_id = {row["run_id"]: row for row in runs.astype(object).where(runs.notna(), None).to_dict("records")}
     rows = [
@@ -77,8 +75,8 @@ def _ratio(run: Row, baseline: Row, metric: str, samples: Samples, may_divide: b
 
 def _ceilings(run: Row, baseline: Row, metric: str, better: str) -> Row:
     """Which way is better, and the ceilings that a share is of."""
-    if metric in NEITHER or metric not in CEILINGS:
-        return {"better": "" if metric in NEITHER else better}
+    if metric not in CEILINGS:
+        return {"better": better}
     one, other = run[CEILINGS[metric]], baseline[CEILINGS[metric]]
     is_same = bool(one and other) and max(one, other) <= SAME_CEILING * min(one, other)
     return {"ceiling_tflops": one, "baseline_ceiling_tflops": other, "better": better if is_same else ""}

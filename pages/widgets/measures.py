@@ -29,10 +29,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "gradient_error_eager", "gradient_error_ratio", "loss", "loss_scale", "num_skipped_steps",
     ),
 }  # fmt: skip
-MORE_HELP = {
-    "host_enqueue_ms": " Near step_ms it is an upper bound: where the launch queue is full, the CPU waits for the GPU.",
-    "mfu": " Its ceiling is the precision's own: compare it only between runs of the same.",
-}
 TRAIN_ONLY = (
     "forward_ms", "backward_ms", "optimizer_ms", "epoch_s", "gradients_gib", "optimizer_state_gib", "gradient_error",
     "gradient_error_eager", "gradient_error_ratio", "loss", "recompute_ms",
@@ -112,11 +108,6 @@ def text(name: str, record: dict[str, Any]) -> str:
     return readable.metric(name, record["metrics"].get(name))
 
 
-def help_of(name: str) -> str:
-    """What the number means, and what it must not be taken for."""
-    return f"{META[name]['help']}{MORE_HELP.get(name, '')}"
-
-
 def unit(name: str) -> str:
     return "" if name in readable.SHARES else str(META[name]["unit"])
 
@@ -129,7 +120,7 @@ def show_headlines(record: dict[str, Any]) -> None:
             value = text(name, record) if why else f"{text(name, record)} {symbol}".replace(" x", "×").strip()
             value = readable.gib(record["metrics"].get(name)) if symbol == "GiB" else value
             with st.container(border=True, height="stretch", gap="xsmall"):
-                st.metric(title, value, help=f"{help_of(name)} {why}".strip())
+                st.metric(title, value, help=f"{META[name]['help']} {why}".strip())
                 st.caption(why.partition(":")[0] or _beside(name, record))
 
 
@@ -156,7 +147,7 @@ def show_all(record: dict[str, Any]) -> None:
                 "metric": list(names),
                 "value": [text(name, record) for name in names],
                 "unit": [unit(name) for name in names],
-                "meaning": [why_unknown(name, record) or help_of(name) for name in names],
+                "meaning": [why_unknown(name, record) or META[name]["help"] for name in names],
             }
         )
         config = {
