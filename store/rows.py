@@ -87,6 +87,7 @@ def _run(record: Record) -> Row:
         "launch_verdict": record.launch_verdict,
         "attention_observed": _text(dict(sorted(record.attention_observed.items(), key=lambda item: -item[1]))) or None,
         "trace_file": record.trace_file,
+        "of_whole_trace": record.imported is not None and record.imported.num_steps == 0,
         "schema_version": record.schema_version,
     }
 

@@ -108,6 +108,7 @@ CREATE TABLE run (
     launch_verdict VARCHAR,
     attention_observed VARCHAR,
     trace_file VARCHAR,
+    of_whole_trace BOOLEAN,  -- a foreign trace that marks no steps: what is told per step is of all of it
     schema_version BIGINT,
     -- What pairs runs, and what sync compares; frames.runs leaves these out.
     ended_at TIMESTAMP,

@@ -81,6 +81,5 @@ def _labels(runs: pd.DataFrame, run_ids: tuple[str, ...]) -> dict[str, str]:
     """The combos' names; where two runs share one, the whole label."""
     chosen = runs.set_index("run_id")["combo_label"].reindex(list(run_ids))
     labels = data.run_labels(runs) if chosen.duplicated().any() else chosen.to_dict()
-    steps = runs.set_index("run_id")["workload_label"]
-    is_whole = runs.set_index("run_id")["status"].eq("imported") & steps.str.startswith("trace without steps")
+    is_whole = runs.set_index("run_id")["of_whole_trace"]
     return {run_id: f"{label} (whole trace)" if is_whole[run_id] else label for run_id, label in labels.items()}

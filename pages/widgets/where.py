@@ -36,7 +36,7 @@ def show_where(run_id: str, folder: str) -> bool:
         return False
     record = data.read(frames.record, run_id)
     summary["per"] = run_facts.per(record)
-    if record["imported"] and not record["imported"]["num_steps"]:
+    if run_facts.of_whole_trace(record):
         st.caption("This trace marks no steps: what is called a step below is all of it, however many steps it holds.")
     if summary.get("is_one_module"):  # views of before do not say
         st.caption("What to fix first is told of whole steps; this trace was cut to one module of its step.")

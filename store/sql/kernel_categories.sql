@@ -1,6 +1,6 @@
 -- One row per run of $run_ids and kernel category, per step, in the order of the list, the longest first.
--- of_whole_trace: a foreign trace that marks no steps, so that its sums are of all of it. idle_ms, the same in each row
--- of a run: what is left of the timed step; null on a CPU, where operators are traced and slowed down by that.
+-- idle_ms, the same in each row of a run: what is left of the timed step; null on a CPU, where operators are traced and
+-- slowed down by that.
 SELECT
     run_id,
     any_value(run.combo_label) AS combo_label,
@@ -10,8 +10,7 @@ SELECT
     CASE WHEN any_value(run.device) = 'cuda'
         THEN greatest(any_value(run.step_ms) - sum(sum(kernel.total_ns)) OVER (PARTITION BY run_id) / 1e6, 0)
     END AS idle_ms,
-    any_value(run.status) = 'imported' AND starts_with(any_value(run.workload_label), 'trace without steps')
-        AS of_whole_trace
+    any_value(run.of_whole_trace) AS of_whole_trace
 FROM kernel
 JOIN run USING (run_id)
 WHERE list_contains($run_ids::VARCHAR[], run_id)

@@ -41,7 +41,7 @@ COLUMNS = {
         *("model", "model_label", "mode", "batch", "resolution", "device", "world_size", "workload_label"),
         *("num_inference_steps", "guidance_scale", "dataset_size", "seed"),
         *("machine_label", "gpu_name", "gpu_uuid", "boot_id", "torch", "cuda", *METRICS),
-        *("launch_verdict", "attention_observed", "trace_file", "schema_version"),
+        *("launch_verdict", "attention_observed", "trace_file", "of_whole_trace", "schema_version"),
     ],
     "sweeps": [
         *("sweep_id", "sweep_name", "workload_label", "machine_label", "is_recorded"),

@@ -17,7 +17,7 @@ OF_A_RUN = {
     *("model", "model_label", "mode", "batch", "resolution", "device", "world_size", "workload_label"),
     *("num_inference_steps", "guidance_scale", "dataset_size", "seed"),
     *("machine_label", "gpu_name", "gpu_uuid", "boot_id", "torch", "cuda"),
-    *("launch_verdict", "attention_observed", "trace_file", "schema_version"),
+    *("launch_verdict", "attention_observed", "trace_file", "of_whole_trace", "schema_version"),
 }
 FOR_THE_STORE = {"ended_at", "device_key", "workload_key", "eager_key", "gpu_memory_gib", "record_mtime_ns"}
 
