@@ -21,7 +21,7 @@ winners.warn_of_disturbance(against)
 rows = data.read(frames.metric_ratios, baseline, run_ids)
 metric = comparison.choose_metric(rows, key="compare_metric")
 label = data.run_labels(runs)[baseline]
-drift = comparison.drift(against)
+drift = winners.drift(against)
 figure = ratios.ratios(rows, metric=metric, baseline=label, drift=drift, dark=is_dark())
 show_chart(figure, rows, key="compare_ratios", name=f"ratios-{metric}")
 st.caption("A dot inside the grey band, or a whisker across 1×, is no difference.")

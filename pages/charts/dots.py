@@ -68,16 +68,19 @@ def draw_band(figure: go.Figure, drift: float, dark: bool) -> None:
         figure.add_vrect(x0=1 / (1 + drift), x1=1 + drift, fillcolor=theme.ink(dark).band, line_width=0, layer="below")
 
 
-def draw_columns(figure: go.Figure, columns: dict[str, Sequence[str]], dark: bool) -> None:
-    """Right-aligned texts beside the plot, a heading over each column; the first is printed bold."""
+def draw_columns(figure: go.Figure, columns: dict[str, Sequence[str]], dark: bool, *, ends: Sequence[int] = ()) -> None:
+    """Right-aligned texts beside the plot, a heading over each column; the first is printed bold.
+
+    ends: how far right of the plot each column ends, in pixels; without, all are COLUMN wide.
+    """
+    ends = ends or [COLUMN * number for number in range(1, len(columns) + 1)]
     cells: list[dict[str, Any]] = []
-    for number, (heading, texts) in enumerate(columns.items(), start=1):
-        shift = COLUMN * number
-        cells.append(heading_cell(heading, shift, dark))
-        for position, text in enumerate(texts):
-            cells.append(cell(f"<b>{text}</b>" if number == 1 and text else text, shift, y=position))
+    for end, (heading, texts) in zip(ends, columns.items(), strict=True):
+        cells.append(heading_cell(heading, end, dark))
+        told = [(position, text) for position, text in enumerate(texts) if text]
+        cells += [cell(f"<b>{text}</b>" if end == ends[0] else text, end, y=position) for position, text in told]
     annotate(figure, cells)
-    figure.update_layout(margin={"r": COLUMN * len(columns) + 16, "t": 84})
+    figure.update_layout(margin={"r": ends[-1] + 16, "t": 84})
 
 
 def heading_cell(heading: str, shift: float, dark: bool) -> dict[str, Any]:

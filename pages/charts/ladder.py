@@ -9,7 +9,9 @@ import plotly.graph_objects as go
 from pages.charts import dots, palette, readable, theme
 
 ROW, MAX_DOTS = 27, 40
-LAUNCH_BOUND = "launch-bound: the CPU's launches set this time, not the kernel"
+COLUMN_ENDS = (62, 126, 182, 278)  # pixels beside the plot
+SET_BY_LAUNCHES = "the CPU's launches set this time, not the kernel"
+LAUNCH_BOUND = f"launch-bound: {SET_BY_LAUNCHES}"
 TIMED = ("done", "imported", "wrong", "ineffective")
 
 
@@ -164,22 +166,21 @@ def _draw_reasons(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
 
 def _draw_columns(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
     """Speedup, median and peak as right-aligned columns beside the bars; on a GPU also what bounds the step."""
-    unit = readable.memory_unit(rows["peak_allocated_gib"].max())
-    columns = (
-        (62, "speedup", rows["speedup"].map(readable.times), True),
-        (126, "ms", rows["step_ms"].map(readable.number), False),
-        (182, unit.name, (rows["peak_allocated_gib"] * unit.per_gib).map(readable.number), False),
-    )
-    bound_by = [readable.bound_by(*pair) for pair in zip(rows["launch_verdict"], rows["gpu_busy_share"], strict=True)]
-    if rows["launch_verdict"].notna().any():
-        columns += ((278, "bound by", pd.Series(bound_by, index=rows.index), False),)
-    cells: list[dict[str, Any]] = []
-    for shift, heading, texts, bold in columns:
-        cells.append(dots.heading_cell(heading, shift, dark))
-        for position, text in texts.items():
-            if pd.notna(rows.at[position, "step_ms"]):
-                cells.append(dots.cell(f"<b>{text}</b>" if bold else text, shift, y=position))
-    dots.annotate(figure, cells)
+    unit, is_timed = readable.memory_unit(rows["peak_allocated_gib"].max()), rows["step_ms"].notna()
+    columns = {
+        "speedup": rows["speedup"].map(readable.times),
+        "ms": rows["step_ms"].map(readable.number),
+        unit.name: (rows["peak_allocated_gib"] * unit.per_gib).map(readable.number),
+    }
+    if _of_gpu(rows):
+        columns["bound by"] = readable.bound_by(rows)
+    told = {heading: texts.where(is_timed, "").tolist() for heading, texts in columns.items()}
+    dots.draw_columns(figure, told, dark, ends=COLUMN_ENDS[: len(told)])
+
+
+def _of_gpu(rows: pd.DataFrame) -> bool:
+    """Whether any run says what set its time, as only a GPU's do."""
+    return bool(rows["launch_verdict"].notna().any())
 
 
 def _draw_axes(figure: go.Figure, rows: pd.DataFrame, drawn: pd.DataFrame, scale: Scale) -> None:
@@ -188,7 +189,6 @@ def _draw_axes(figure: go.Figure, rows: pd.DataFrame, drawn: pd.DataFrame, scale
         title_text=scale.axis, range=[0, max(1.15, farthest * 1.04) if scale is SPEEDUP else farthest * 1.08]
     )
     theme.label_rows(figure, rows["step_label"], one_line=True)
-    figure.update_layout(margin={"r": 296 if rows["launch_verdict"].notna().any() else 200, "t": 84})
 
 
 def _text(value: Any) -> str:

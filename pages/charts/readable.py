@@ -65,10 +65,12 @@ def percent(value: Any) -> str:
     return f"{value:.0%}" if abs(value) >= 0.1 else f"{value:.1%}"
 
 
-def bound_by(verdict: Any, busy_share: Any) -> str:
-    """What set the step time and how busy the GPU was, e.g. 'launches 55%'; unknown on a CPU."""
-    by = {"gpu-bound": "GPU", "launch-bound": "launches"}.get(str(verdict))
-    return f"{by} {percent(busy_share)}" if by else UNKNOWN
+def bound_by(rows: pd.DataFrame) -> "pd.Series[str]":
+    """What set each run's step time and how busy the GPU was, e.g. 'launches 55%'; unknown on a CPU."""
+    words = {"gpu-bound": "GPU", "launch-bound": "launches"}
+    verdicts = zip(rows["launch_verdict"], rows["gpu_busy_share"], strict=True)
+    texts = [f"{words[by]} {percent(share)}" if by in words else UNKNOWN for by, share in verdicts]
+    return pd.Series(texts, index=rows.index, dtype="str")
 
 
 def duration(seconds: Any) -> str:

@@ -75,12 +75,6 @@ def say_ceilings(rows: pd.DataFrame, metric: str) -> None:
         )
 
 
-def drift(against: pd.DataFrame) -> float | None:
-    """How far the repeated baseline moved, where it was repeated."""
-    values = against["drift"].dropna().astype(float) if "drift" in against else pd.Series(dtype=float)
-    return float(values.max()) if len(values) else None
-
-
 def in_order(runs: pd.DataFrame, run_ids: tuple[str, ...]) -> pd.DataFrame:
     return runs.set_index("run_id", drop=False).loc[list(run_ids)].reset_index(drop=True)
 

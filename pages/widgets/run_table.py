@@ -93,8 +93,7 @@ def show_run_table(rows: pd.DataFrame, key: str) -> list[str]:
     """Draw the table; returns the run ids of the selected rows."""
     rows = rows.reset_index(drop=True)
     is_different = rows["verdict"].isin(("faster", "slower"))
-    bound_by = [readable.bound_by(*pair) for pair in zip(rows["launch_verdict"], rows["gpu_busy_share"], strict=True)]
-    shown = rows.assign(bound_by=bound_by)[list(COLUMNS)]
+    shown = rows.assign(bound_by=readable.bound_by(rows))[list(COLUMNS)]
     shown = shown.drop(columns=[name for name in ALIKE if len(shown) > 1 and shown[name].nunique() <= 1])
     event = st.dataframe(
         shown.style.apply(_row_style, axis=1, is_different=is_different, dark=is_dark()),

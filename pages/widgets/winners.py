@@ -1,11 +1,13 @@
 """Headlines of a study: which run won at what, as four cards."""
 
+import math
 from dataclasses import dataclass, replace
 
 import pandas as pd
 import streamlit as st
 
 from pages.charts import readable
+from pages.charts.ladder import SET_BY_LAUNCHES
 from pages.widgets import data
 from store import frames
 
@@ -26,7 +28,7 @@ def headlines(rows: pd.DataFrame) -> list[Headline]:
     measured = rows[(rows["status"] == "done") & rows["step_ms"].notna()]
     if measured.empty:
         return []
-    done = measured[measured["sweep_role"] == "candidate"]
+    done, moved = measured[measured["sweep_role"] == "candidate"], drift(measured)
     faithful = done[done[["output_error_ratio", "gradient_error_ratio"]].astype(float).max(axis=1) <= FAITHFUL]
     cards = [
         _fastest("Fastest", done, "The lowest median step time of all runs that pass their checks."),
@@ -37,16 +39,22 @@ def headlines(rows: pd.DataFrame) -> list[Headline]:
             f"The fastest whose output and gradients err at most {FAITHFUL} times as much as plain eager "
             "at the same precision.",
         ),
-        _drift(measured),
+        _drift(moved),
     ]
-    return [_qualified(card, measured) if card.title.startswith("Fastest") else card for card in cards]
+    return [_qualified(card, moved) if card.title.startswith("Fastest") else card for card in cards]
 
 
-def _qualified(card: Headline, measured: pd.DataFrame) -> Headline:
+def drift(rows: pd.DataFrame) -> float | None:
+    """How far the repeated baseline moved, where it was repeated. rows: store.frames.ladder or comparison."""
+    farthest = float(rows["drift"].astype(float).max())
+    return None if math.isnan(farthest) else farthest
+
+
+def _qualified(card: Headline, moved: float | None) -> Headline:
     """A ratio to a baseline that moved says so itself: who reads one card alone reads no warning beside it."""
-    drift = measured["drift"].astype(float).max() if "drift" in measured else None
-    is_sound = pd.isna(drift) or drift <= MUCH_DRIFT
-    return card if is_sound else replace(card, run=f"baseline drifted {readable.percent(drift)} · {card.run}")
+    if moved is None or moved <= MUCH_DRIFT:
+        return card
+    return replace(card, run=f"baseline drifted {readable.percent(moved)} · {card.run}")
 
 
 def _fastest(title: str, rows: pd.DataFrame, help: str) -> Headline:
@@ -75,11 +83,10 @@ def _leanest(done: pd.DataFrame) -> Headline:
     )
 
 
-def _drift(done: pd.DataFrame) -> Headline:
+def _drift(moved: float | None) -> Headline:
     help = "How far the baseline's median moved when it was run again at the end. Smaller differences are called none."
-    drift = done["drift"].astype(float).max() if "drift" in done else None
-    run = "baseline, first against last" if pd.notna(drift) else "the baseline has not been repeated at the end"
-    return Headline(title="Drift", value=readable.percent(drift), run=run, help=help)
+    run = "the baseline has not been repeated at the end" if moved is None else "baseline, first against last"
+    return Headline(title="Drift", value=readable.percent(moved), run=run, help=help)
 
 
 def show_headlines(rows: pd.DataFrame) -> None:
@@ -99,10 +106,10 @@ def show_headlines(rows: pd.DataFrame) -> None:
 def warn_of_disturbance(rows: pd.DataFrame) -> None:
     """What makes these rows' ratios doubtful: a baseline that moved, a machine that was busy. rows: ladder's or
     comparison's."""
-    drift = rows["drift"].astype(float).max()
-    if drift > MUCH_DRIFT:
+    moved = drift(rows)
+    if moved is not None and moved > MUCH_DRIFT:
         st.warning(
-            f"The baseline moved by {readable.percent(drift)} while this study ran: the machine was busy with "
+            f"The baseline moved by {readable.percent(moved)} while this study ran: the machine was busy with "
             "something else. Measure again on a quiet machine before you believe a ratio.",
             icon=":material/warning:",
         )
@@ -127,8 +134,8 @@ def say_launch_bound(rows: pd.DataFrame) -> None:
     num_bound = int((verdicts == "launch-bound").sum())
     if num_bound:
         st.caption(
-            f":material/info: {num_bound} of {len(verdicts)} rows are bound by launches: the CPU's launches set this "
-            "time, not the kernel. Their speedup is host time; the percent say how much of the step the GPU was busy. "
+            f":material/info: {num_bound} of {len(verdicts)} rows are bound by launches: {SET_BY_LAUNCHES}. "
+            "Their speedup is host time; the percent say how much of the step the GPU was busy. "
             "A larger batch, or CUDA graphs, would show what the kernels can do."
         )
 

@@ -59,3 +59,9 @@ def test_labels_do_not_cover_each_other() -> None:
 def test_a_label_without_room_is_left_out() -> None:
     crowd = [(0.5, 0.5)] * 12
     assert None in place_labels(crowd, ["a long label"] * 12, width=300, height=120)
+
+
+def test_what_bounds_a_step_is_unknown_on_a_cpu() -> None:
+    rows = pd.DataFrame({"launch_verdict": ["launch-bound", "gpu-bound", None], "gpu_busy_share": [0.55, 0.99, None]})
+    assert readable.bound_by(rows).tolist() == ["launches 55%", "GPU 99%", "—"]
+    assert readable.bound_by(rows[2:]).tolist() == ["—"]

@@ -69,3 +69,8 @@ def test_the_fastest_runs_say_that_their_baseline_drifted(tmp_path: Path) -> Non
     assert said["Fastest"].startswith("baseline drifted 110% · ")
     assert said["Fastest faithful"].startswith("baseline drifted 110% · ")
     assert "drifted" not in "".join(card.run for card in winners.headlines(rows))
+
+
+def test_the_drift_is_the_farthest_and_unknown_where_no_baseline_was_repeated() -> None:
+    assert winners.drift(pd.DataFrame({"drift": [None, 0.02, 0.05]})) == 0.05
+    assert winners.drift(pd.DataFrame({"drift": [None, None]})) is None
