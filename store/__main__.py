@@ -80,10 +80,13 @@ def batches(
     with _errors():
         _synced()
         frame = frames.largest_batch((run_id,))
-    if frame.empty:
-        print(f"error: nothing was measured as {run_id}: see python -m store runs", file=sys.stderr)
-        raise typer.Exit(1)
+        if frame.empty:
+            raise StoreError(f"nothing was measured as {run_id}: see python -m store runs")
     _show(frame if as_json or as_csv else frame[list(_OF_BATCHES)], as_json, as_csv)
+    if why := fits.why_unknown(frame):
+        print(f"no largest batch is predicted: {why}", file=sys.stderr)
+    if second := fits.to_measure(frame):
+        print(f"to measure the second: python -m runs run --like {run_id} --batch {second}", file=sys.stderr)
     for batch in fits.to_try(frame):
         print(f"to check it: python -m runs run --like {run_id} --batch {batch}", file=sys.stderr)
 

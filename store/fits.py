@@ -20,12 +20,16 @@ _TYPES = {
     **{"batch": "Int64", "status": "str", "cause": "str"},
     **dict.fromkeys(("peak_gib", "predicted_gib", "error"), "float64"),
     **dict.fromkeys(("per_sample_gib", "fixed_gib", "capacity_gib"), "float64"),
-    **{"basis": "str", "largest_batch": "Int64", "verdict": "str"},
+    **{"basis": "str", "largest_batch": "Int64", "verdict": "str", "refutes": "bool"},
 }
 
 
 def largest_batch(siblings: pd.DataFrame) -> pd.DataFrame:
-    """The rows of same_but_batch.sql with predictions; unknown is null. Of a line over one batch nothing is known."""
+    """The rows of same_but_batch.sql with predictions; unknown is null. Of a line over one batch nothing is known.
+
+    refutes marks what contradicts largest_batch: a batch above it that fits, or one at or below it that does not.
+    verdict is unknown; refuted; borne out (it fits, and the next one up does not); else unchecked.
+    """
     series = siblings.to_dict("records")
     anchors = dict.fromkeys(row["anchor_run_id"] for row in series)
     rows = [row for anchor in anchors for row in _fitted([one for one in series if one["anchor_run_id"] == anchor])]
@@ -40,6 +44,29 @@ def to_try(rows: pd.DataFrame) -> list[int]:
     return [batch for batch in (int(largest), int(largest) + 1) if batch > 0 and batch not in set(rows["batch"])]
 
 
+def to_measure(rows: pd.DataFrame) -> int | None:
+    """Of one measured batch, which does for no line, the one to measure beside it: the double, or where nothing that
+    large fits, the half; else null. rows: one series of largest_batch.
+    """
+    measured, gone = rows.loc[rows["peak_gib"].notna(), "batch"], rows.loc[rows["peak_gib"].isna(), "batch"]
+    if len(measured) != 1:
+        return None
+    double, half = 2 * int(measured.iloc[0]), int(measured.iloc[0]) // 2
+    return double if gone.empty or double < gone.min() else half or None
+
+
+def why_unknown(rows: pd.DataFrame) -> str:
+    """Why no largest batch is predicted, in words; empty where one is. rows: one series of largest_batch."""
+    first, num_measured = rows.iloc[0], int(rows["peak_gib"].notna().sum())
+    if num_measured < 2:
+        return f"it takes two measured batches of one combo to predict others, and here is {num_measured or 'none'}"
+    if first["per_sample_gib"] <= 0:
+        return f"the peaks of batches {first['basis']} do not grow"
+    if pd.isna(first["capacity_gib"]):
+        return "how much memory the device has for it is not known (of a CPU it never is)"
+    return ""
+
+
 def _fitted(rows: list[Row]) -> list[Row]:
     """One series, its batches ascending."""
     measured = [row for row in rows if pd.notna(row["peak_gib"])]
@@ -48,9 +75,10 @@ def _fitted(rows: list[Row]) -> list[Row]:
     line = _line(basis)
     fit: Row = {"per_sample_gib": line[0], "fixed_gib": line[1]} if line else {}
     fit |= {"basis": " and ".join(str(row["batch"]) for row in basis) if line else None}
-    fit |= {"capacity_gib": capacity, "largest_batch": _largest(line, capacity)}
-    fit |= {"verdict": _verdict(rows, fit["largest_batch"])}
-    return [row | fit | _predicted(row, measured) for row in rows]
+    largest = _largest(line, capacity)
+    refuting = [row for row in rows if largest is not None and _fits(row) != (row["batch"] <= largest)]
+    fit |= {"capacity_gib": capacity, "largest_batch": largest, "verdict": _verdict(rows, largest, refuting)}
+    return [row | fit | {"refutes": row in refuting} | _predicted(row, measured) for row in rows]
 
 
 def _basis(measured: list[Row], capacity: float | None) -> list[Row]:
@@ -94,13 +122,13 @@ def _largest(line: tuple[float, float] | None, capacity: float | None) -> int | 
     return max(0, math.floor((capacity - line[1]) / line[0]))
 
 
-def _verdict(rows: list[Row], largest: int | None) -> str:
-    """unknown; refuted by a batch that fits above it or does not at or below it; borne out (it fits, and the next one
-    up does not); else unchecked.
-    """
+def _fits(row: Row) -> bool:
+    return bool(pd.notna(row["peak_gib"]))
+
+
+def _verdict(rows: list[Row], largest: int | None, refuting: list[Row]) -> str:
     if largest is None:
         return "unknown"
-    fits = {row["batch"]: bool(pd.notna(row["peak_gib"])) for row in rows}
-    if any(fit != (batch <= largest) for batch, fit in fits.items()):
+    if refuting:
         return "refuted"
-    return "borne out" if fits.keys() >= {largest, largest + 1} - {0} else "unchecked"
+    return "borne out" if {row["batch"] for row in rows} >= {largest, largest + 1} - {0} else "unchecked"

@@ -107,13 +107,12 @@ def _sentence(rows: pd.DataFrame, *, with_name: bool) -> str:
 
 def _check(rows: pd.DataFrame, largest: int) -> str:
     """What runs say of a prediction: of the batch itself and the next one up, or of those that refute it."""
-    said = {int(row.batch): _outcome(row) for row in rows.itertuples()}
-    fits = dict(zip(said, rows["peak_gib"].notna(), strict=True))
-    against = [said[batch] for batch, fit in fits.items() if fit != (batch <= largest)]
+    against = [_outcome(row) for row in rows[rows["refutes"]].itertuples()]
     if against:
         return f"refuted: {', '.join(against)}"
-    if not {largest, largest + 1} & fits.keys():
-        beyond = [said[batch] for batch in fits if batch > largest][:1]
+    said = {int(row.batch): _outcome(row) for row in rows.itertuples()}
+    if not {largest, largest + 1} & said.keys():
+        beyond = [outcome for batch, outcome in said.items() if batch > largest][:1]
         return ", ".join(["not checked", *beyond])
     both = [said.get(batch, f"{batch} is not checked") for batch in (largest, largest + 1) if batch]
     return f"checked: {', '.join(both)}"
@@ -125,9 +124,9 @@ def _outcome(row: Any) -> str:
     )
 
 
-def _hover(row: tuple[object, ...]) -> str:
-    head = f"<b>batch {row.batch}</b><br>{row.status}"  # type: ignore[attr-defined]
-    lines = [f"peak {readable.gib(row.peak_gib)}"] if pd.notna(row.peak_gib) else []  # type: ignore[attr-defined]
-    if pd.notna(row.predicted_gib):  # type: ignore[attr-defined]
-        lines.append(f"from the two below: {readable.gib(row.predicted_gib)}")  # type: ignore[attr-defined]
+def _hover(row: Any) -> str:
+    head = f"<b>batch {row.batch}</b><br>{row.status}"
+    lines = [f"peak {readable.gib(row.peak_gib)}"] if pd.notna(row.peak_gib) else []
+    if pd.notna(row.predicted_gib):
+        lines.append(f"from the two below: {readable.gib(row.predicted_gib)}")
     return "<br>".join([head, *lines])

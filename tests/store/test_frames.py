@@ -77,7 +77,7 @@ COLUMNS = {
     ],
     "largest_batch": [
         *("anchor_run_id", "run_id", "combo_label", "batch", "status", "cause", "peak_gib", "predicted_gib", "error"),
-        *("per_sample_gib", "fixed_gib", "capacity_gib", "basis", "largest_batch", "verdict"),
+        *("per_sample_gib", "fixed_gib", "capacity_gib", "basis", "largest_batch", "verdict", "refutes"),
     ],
     "telemetry": ["time_s", "power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "utilisation"],
     "curves": ["name", "x", "y"],
@@ -487,6 +487,16 @@ def test_a_prediction_is_borne_out_where_it_fits_and_the_next_batch_does_not(roo
     assert fits.to_try(rows) == []
 
 
+@pytest.mark.parametrize(
+    ("peaks", "second"),
+    [({4: 8.0}, 8), ({4: 8.0, 16: None}, 8), ({4: 8.0, 8: None}, 2), ({1: 8.0, 2: None}, None), ({4: None}, None)],
+)
+def test_the_second_batch_is_one_that_may_fit(
+    root: Path, database: Path, peaks: dict[int, float | None], second: int | None
+) -> None:
+    assert fits.to_measure(_batches(root, peaks)) == second
+
+
 @pytest.mark.parametrize("checks", [{30: 60.0}, {25: 73.0}, {24: 70.0, 25: 73.0}])
 def test_a_larger_batch_that_fits_refutes_the_line(root: Path, database: Path, checks: dict[int, float | None]) -> None:
     rows = _batches(root, {2: 8.0, 4: 14.0} | checks)
@@ -499,6 +509,7 @@ def test_a_batch_that_should_have_fitted_refutes_the_line(root: Path, database: 
     rows = _batches(root, {2: 8.0, 4: 10.0, 8: 20.0, 16: None})
     assert rows["largest_batch"].iloc[0] == 30
     assert rows["verdict"].unique().tolist() == ["refuted"]
+    assert rows["refutes"].tolist() == [False, False, False, True]
     assert rows["error"].iloc[2] == pytest.approx(14 / 20 - 1)
 
 
@@ -506,11 +517,15 @@ def test_one_batch_or_a_flat_line_predicts_nothing(root: Path, database: Path) -
     rows = _batches(root, {2: 8.0})
     assert rows["largest_batch"].isna().all()
     assert rows["verdict"].tolist() == ["unknown"]
+    assert fits.to_measure(rows) == 4
+    assert fits.why_unknown(rows).endswith("and here is 1")
     write_run(root, run_id="flat", workload=replace(GPU_WORKLOAD, batch=4), metrics={"peak_allocated_gib": 8.0})
     sync()
     flat = frames.largest_batch(("flat",))
     assert flat["per_sample_gib"].tolist() == [0.0, 0.0]
     assert flat["largest_batch"].isna().all()
+    assert fits.to_measure(flat) is None
+    assert fits.why_unknown(flat) == "the peaks of batches 2 and 4 do not grow"
 
 
 def test_other_combos_models_and_devices_are_no_siblings(root: Path, database: Path) -> None:
@@ -529,6 +544,7 @@ def test_a_cpu_has_a_line_but_no_largest_batch(root: Path, database: Path) -> No
     rows = frames.largest_batch(("c1",))
     assert rows["predicted_gib"].tolist()[2] == 5.0
     assert rows[["capacity_gib", "largest_batch"]].isna().all(axis=None)
+    assert "how much memory the device has" in fits.why_unknown(rows)
     assert rows["verdict"].unique().tolist() == ["unknown"]
 
 

@@ -75,6 +75,15 @@ def test_batches_tells_the_prediction_and_how_to_check_it(root: Path, database: 
     assert (code, {row["largest_batch"] for row in json.loads(out)}) == (0, {24})
     assert [line.partition("run --like ")[2] for line in said.splitlines()] == ["b4 --batch 24", "b4 --batch 25"]
     assert "unchecked" in invoke("batches", "b4")[1]
+    assert "no largest batch" not in said
+
+
+def test_batches_of_one_batch_says_what_is_missing_and_how_to_get_it(root: Path, database: Path) -> None:
+    write_run(root, run_id="b2", workload=replace(GPU_WORKLOAD, batch=2), metrics={"peak_allocated_gib": 8.0})
+    code, _, said = invoke("batches", "b2")
+    assert code == 0
+    assert "it takes two measured batches" in said
+    assert "python -m runs run --like b2 --batch 4" in said
     code, out, said = invoke("batches", "none")
     assert (code, out) == (1, "")
     assert "python -m store runs" in said

@@ -27,7 +27,7 @@ from pages.charts import (
     telemetry,
     tradeoff,
 )
-from store import frames
+from store import fits, frames
 from store.ingest import sync
 from tests.support.run_folders import GPU_WORKLOAD, LADDER, Combo, Workload, write_ladder, write_run, write_study
 
@@ -423,9 +423,9 @@ def test_the_batches_chart_tells_the_prediction_and_its_check(rows: dict[str, pd
     ],
 )
 def test_a_prediction_stands_beside_what_checked_it(peaks: dict[int, float | None], says: str) -> None:
-    rows = [{"batch": batch, "peak_gib": peak, "error": None} for batch, peak in ({2: 8.0, 4: 14.0} | peaks).items()]
-    line = {"anchor_run_id": "a", "per_sample_gib": 3.0, "fixed_gib": 2.0, "capacity_gib": 76.0, "basis": "2 and 4"}
-    said = batches.reading(pd.DataFrame(rows).astype({"peak_gib": "float64"}).assign(**line, largest_batch=24))
+    names, device = {"anchor_run_id": "a", "combo_label": "baseline"}, {"device_gib": 76.0, "overhead_gib": 0.0}
+    runs = [{"batch": batch, "peak_gib": peak} | names | device for batch, peak in ({2: 8.0, 4: 14.0} | peaks).items()]
+    said = batches.reading(fits.largest_batch(pd.DataFrame(runs).astype({"peak_gib": "float64"})))
     assert f"from batches 2 and 4, predicted: 24 is the largest that fits; {says}." in said
 
 
