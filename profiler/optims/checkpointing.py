@@ -79,9 +79,12 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
             f"checkpointing={choice}: {type(subject.unet).__name__} has no gradient checkpointing; choose none"
         )
     chosen = blocks[::2] if choice == "alternate" else blocks
-    contexts = _selective if choice == "selective" else noop_context_fn
-    # The compiler follows its own plan, and stops at contexts that are no dispatch modes (torch 2.11's AOTAutograd).
-    _wrap(subject.unet, chosen, {} if is_compiled else {"context_fn": partial(_marked, contexts)})
+    options: dict[str, Any] = {}
+    if (
+        not is_compiled
+    ):  # a compiler follows its own plan, and stops at contexts that are no dispatch modes (torch 2.11)
+        options["context_fn"] = partial(_marked, _selective if choice == "selective" else noop_context_fn)
+    _wrap(subject.unet, chosen, options)
     return subject, Evidence(
         family="checkpointing",
         choice=choice,

@@ -88,14 +88,15 @@ def _of_matching(found: Attribution) -> Iterator[Finding]:
     work = found.work
     if not found.on_gpu:
         return
-    for level, what, chosen in (
+    kinds: tuple[tuple[Level, str, Bools], ...] = (
         ("warning", "kernels without a launching call: their phase and step are guessed by time", work.launch < 0),
         ("warning", "kernels without an operator", (work.op < 0) & (work.in_graph == 0)),
         ("note", "kernels replayed by CUDA graphs: their operator is unknown", work.in_graph > 0),
         ("note", "kernels outside of the steps", work.step < 0),
-    ):
+    )
+    for level, what, chosen in kinds:
         if chosen.any():
-            yield _of_work(found, what, chosen, level)  # type: ignore[arg-type]
+            yield _of_work(found, what, chosen, level)
 
 
 def _of_compiled(found: Attribution) -> Iterator[Finding]:
