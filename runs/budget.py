@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from profiler.record import write_json
-from runs.estimate import Durations, estimate_job_s
+from runs.estimate import Durations, estimate_job
 from runs.job import Job
 
 
@@ -45,7 +45,7 @@ def read_budget(job: Job, home: Path) -> Budget | None:
 def fits(job: Job, home: Path, durations: Durations | None) -> bool:
     """Whether the job, started now, would by its estimate end within its sweep's budget."""
     budget = read_budget(job, home)
-    return budget is None or time.time() + estimate_job_s(job, durations) <= budget.deadline
+    return budget is None or time.time() + estimate_job(job, durations).likely_s <= budget.deadline
 
 
 def stop_after(job: Job, home: Path) -> float | None:

@@ -12,7 +12,7 @@ from runs import job_queue, resume, sweep, tables
 from runs.budget import Budget, set_budget
 from runs.cli_options import given
 from runs.cli_support import BUDGET_RAN_OUT, end_left_jobs, follow, out, print_result, report, usage
-from runs.estimate import estimate_job_s
+from runs.estimate import estimate_job
 from runs.history import durations
 
 
@@ -46,8 +46,9 @@ def plan(
 def start(planned: sweep.Sweep, home: Path, limit: Budget | None, *, dry_run: bool, wait: bool, as_json: bool) -> None:
     console = out(as_json)
     console.print(tables.plan_table(planned))
-    roughly = "roughly " if planned.is_estimate_rough else "about "
-    console.print(f"{planned.num_runs} runs, {roughly}{tables.clock(planned.estimate_s)}, as {planned.sweep_id}")
+    rejected = f" ({len(planned.rejected)} more are rejected here)" if planned.rejected else ""
+    roughly = " by a rough guess" if planned.estimate.is_rough else ""
+    console.print(f"{planned.num_runs} runs{rejected}, {planned.estimate.words}{roughly}, as {planned.sweep_id}")
     if not dry_run:
         limit_time(planned.sweep_id, limit, home)
         with usage():
@@ -105,9 +106,7 @@ def _wait(sweep_id: str, home: Path, console: Console, as_json: bool) -> None:
         set_budget(sweep_id, Budget(deadline=0.0), home)  # closed: nothing starts behind our back
         report(ordered, as_json, f"Sweep {sweep_id}, so far", more=more)
         following = next((job for job in job_queue.waiting_jobs(home=home) if job.is_of(sweep_id)), None)
-        needs = (
-            f"; the next needs about {tables.clock(estimate_job_s(following, durations(home)))}" if following else ""
-        )
+        needs = f"; the next needs {estimate_job(following, durations(home)).words}" if following else ""
         out(True).print(f"unfinished: {outcome.num_left} jobs are left, the budget ran out{needs}. Go on with: {again}")
         raise typer.Exit(BUDGET_RAN_OUT)
     report(ordered, as_json, f"Sweep {sweep_id}", more=more, code=True)

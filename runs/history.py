@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from statistics import median
 
 from profiler.record import RECORD_FILE, Record
+from runs.estimate import Like
 
 RECORDED = Path(__file__).parent / "reference"
 DEEPEST = 3  # runs/reference/<study>/<run_id>, and one level to spare
@@ -57,15 +57,15 @@ def read_record(folder: Path) -> Record | None:
         return None
 
 
-def durations(home: Path) -> dict[tuple[str, str, str, str], float]:
-    """(model, mode, compilation, device) -> median seconds of the runs that measured to their end."""
+def durations(home: Path) -> dict[Like, tuple[float, ...]]:
+    """The seconds that each run of this home took that measured to its end, for runs.estimate."""
     seconds = defaultdict(list)
     for record in records(home):
         combo, workload = record.combo, record.workload
         if combo and workload and record.status in ("done", "ineffective", "wrong") and record.duration_s:
-            key = (workload.model, workload.mode, combo.compilation, workload.device)
-            seconds[key].append(record.duration_s)
-    return {key: median(values) for key, values in seconds.items()}
+            kind = (workload.model, workload.mode, combo.compilation, workload.device)
+            seconds[*kind, workload.batch, workload.resolution].append(record.duration_s)
+    return {like: tuple(values) for like, values in seconds.items()}
 
 
 @lru_cache(maxsize=4096)  # a record never changes once it is there

@@ -17,11 +17,11 @@ from profiler.record import SweepPlace
 from profiler.why_not import why_not
 from profiler.workload import Workload
 from runs import studies
-from runs.estimate import Durations, estimate_s, is_rough
+from runs.estimate import Durations, Estimate, estimate
 from runs.job import Job, measure_job, with_references
 from runs.rungs import Ladder, Models, Options, Rung, checked_families
 
-__all__ = ["SWEEPS", "Models", "Options", "Rung", "Sweep", "SweepKind", "default_device", "estimate_s", "expand"]
+__all__ = ["SWEEPS", "Models", "Options", "Rung", "Sweep", "SweepKind", "default_device", "expand"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +34,8 @@ class Sweep:
     jobs: tuple[Job, ...]  # references included, in the order of the queue
     reasons: Mapping[str, str]  # job_id -> why it is in the sweep
     rejected: tuple[tuple[Job, str], ...]  # runs that cannot work on this machine, and why; they are recorded as such
-    num_runs: int  # jobs that will leave a run folder
-    estimate_s: float
-    is_estimate_rough: bool
+    num_runs: int  # runs that will be measured: those that are rejected are not among them
+    estimate: Estimate  # of the jobs that can work here
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,20 +75,18 @@ def expand(
     rungs = kind.rungs(base, options or Options(), machine)
     sweep_id = sweep_id or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{name}-{secrets.token_hex(2)}"
     jobs, reasons = _jobs(rungs, sweep_id, name, known_references)
+    reasons_against = {job.job_id: why_not(job.combo, job.workload, machine) if machine else None for job in jobs}
+    working = [job for job in jobs if reasons_against[job.job_id] is None]
     runs = [job for job in jobs if job.kind == "measure"]
-    rejected = [(job, reason) for job in runs if machine and (reason := why_not(job.combo, job.workload, machine))]
-    set_aside = {job.job_id for job, _ in rejected}
-    working = [job for job in jobs if job.job_id not in set_aside]
     return Sweep(
         sweep_id=sweep_id,
         name=name,
         description=kind.description,
         jobs=tuple(jobs),
         reasons=reasons,
-        rejected=tuple(rejected),
-        num_runs=len(runs),
-        estimate_s=estimate_s(working, durations),
-        is_estimate_rough=is_rough(working, durations),
+        rejected=tuple((job, reason) for job in runs if (reason := reasons_against[job.job_id])),
+        num_runs=sum(job.kind == "measure" for job in working),
+        estimate=estimate(working, durations),
     )
 
 

@@ -57,8 +57,11 @@ def sweep_row(sweep: Sweep) -> dict[str, Any]:
         "sweep_id": sweep.sweep_id,
         "name": sweep.name,
         "num_runs": sweep.num_runs,
-        "estimate_s": round(sweep.estimate_s),
-        "is_estimate_rough": sweep.is_estimate_rough,
+        "num_rejected": len(sweep.rejected),
+        "estimate_s": round(sweep.estimate.likely_s),
+        "estimate_low_s": round(sweep.estimate.low_s),
+        "estimate_high_s": round(sweep.estimate.high_s),
+        "is_estimate_rough": sweep.estimate.is_rough,
         "jobs": [
             {
                 "job_id": job.job_id,

@@ -229,7 +229,7 @@ def busy_runs(run_ids: Sequence[str], *, database: Path | None = None) -> tuple[
 
 
 def durations(*, database: Path | None = None) -> pd.DataFrame:
-    """One row per model, mode, compilation and device: the median seconds that a whole run of this home took."""
+    """One row per measured run of this home: its kind, as runs.estimate tells them apart, and the seconds it took."""
     return _query("durations", database, root=str(folders.own_root()))
 
 

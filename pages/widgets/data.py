@@ -52,10 +52,11 @@ def set_aside() -> list[tuple[str, str]]:
     return list(_synced(str(home())).set_aside)
 
 
-def durations() -> dict[tuple[str, str, str, str], float]:
-    """(model, mode, compilation, device) -> seconds that such a run took, for estimates."""
+def durations() -> dict[tuple[str, str, str, str, int, int], tuple[float, ...]]:
+    """(model, mode, compilation, device, batch, resolution) -> seconds that such runs took, for estimates."""
     rows = read(frames.durations)
-    return {tuple(row[:4]): float(row[4]) for row in rows.itertuples(index=False)}
+    kinds = rows.groupby([*rows.columns.drop("duration_s")])["duration_s"]
+    return {(*kind[:4], int(kind[4]), int(kind[5])): tuple(seconds) for kind, seconds in kinds}
 
 
 def run_labels(runs: pd.DataFrame) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import pandas as pd
 import streamlit as st
 
-from pages.charts import readable
 from pages.widgets import data, jobs, machine
 from runs import job_queue, sweep
 
@@ -22,7 +21,7 @@ def offer_quick(runs: pd.DataFrame, key: str) -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(
             f"**Nothing has been measured on this machine yet.** {plan.num_runs} short runs of the tiny model on "
-            f"{found.label}, about {readable.duration(plan.estimate_s)}.",
+            f"{found.label}, {plan.estimate.words}.",
             width="stretch",
         )
         is_pressed = st.button("Measure this machine", type="primary", key=f"{key}_quick", icon=":material/play_arrow:")

@@ -14,7 +14,7 @@ from profiler.workload import ZOO, Workload
 HINTS = get_type_hints(Workload)
 FIELDS = {field.name: field for field in fields(Workload)}
 HELP = {field.name: field.metadata["help"] for field in (*fields(Workload), *fields(Combo))}
-MAIN = ("model", "mode", "device", "batch", "resolution")
+MAIN = ("model", "mode", "device", "batch", "resolution", "world_size")
 ONLY_IN_MODE = {
     "num_inference_steps": "sample",
     "guidance_scale": "sample",

@@ -5,7 +5,6 @@ from typing import Any, get_args
 import pandas as pd
 import streamlit as st
 
-from pages.charts import readable
 from pages.widgets import data, jobs
 from profiler.combo import BASELINE, Combo
 from profiler.machine import Machine
@@ -80,12 +79,15 @@ def make_plan(
 
 
 def show_summary(plan: sweep.Sweep) -> None:
-    """How many runs and about how long, and how many of them cannot work here."""
-    rough = ", a rough guess until such runs were measured here" if plan.is_estimate_rough else ""
-    st.markdown(f"**{plan.num_runs} runs**, about **{readable.duration(plan.estimate_s)}**{rough}.")
+    """How many runs and how long, and how many more cannot work here."""
+    num_references = sum(job.kind == "reference" for job in plan.jobs)
+    words = {0: "", 1: " and a numerical reference"}.get(num_references, f" and {num_references} numerical references")
+    rough = ", a rough guess until such runs were measured here" if plan.estimate.is_rough else ""
+    st.markdown(f"**{plan.num_runs} runs**{words}, **{plan.estimate.words}**{rough}.")
     if plan.rejected:
         st.warning(
-            f"{len(plan.rejected)} of them cannot run here and will be recorded as rejected, with the reason.",
+            f"{len(plan.rejected)} more cannot run here: they take no time and are recorded as rejected, with the "
+            "reason.",
             icon=":material/block:",
         )
 

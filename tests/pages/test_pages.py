@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -187,6 +188,26 @@ def test_launch_queues_the_plan_once(make_home: Make, open_page: Open) -> None:
     assert num_jobs == len(sweep.expand("quick", CPU_WORKLOAD, FIXTURE_CPU).jobs)
     app.run()
     assert len(job_queue.list_jobs()) == num_jobs
+
+
+def test_launch_counts_what_can_run_here_and_offers_one_way_on(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    app = open_page("launch", launch_kind="grid")
+    app.session_state["launch_grid_cpu_inference_attention"] = ["math", "sdpa", "sdpa_cudnn"]
+    app.run()
+    (said,) = [text.value for text in app.markdown if " runs" in text.value]
+    assert said.startswith("**3 runs** and a numerical reference, **")
+    assert [text.value.partition(" more")[0] for text in app.warning] == ["1"]
+    assert [button.label for button in app.button if button.proto.type == "primary"] == ["Start"]
+
+
+def test_launch_asks_for_the_number_of_processes(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    app = open_page("launch", launch_kind="single_combo")
+    app.number_input(key="launch_world_size").set_value(2).run()
+    app.selectbox(key="launch_single_combo_cpu_inference_parallelism").select("tensor").run()
+    plan = pd.DataFrame(app.table[-1].value)
+    assert plan["Run"].str.endswith(" x2").any()
 
 
 def test_launch_explains_a_bad_model(make_home: Make, open_page: Open) -> None:

@@ -7,7 +7,7 @@ import pytest
 from profiler.combo import BASELINE, Combo
 from profiler.machine import Machine
 from profiler.workload import Workload
-from runs.estimate import estimate_job_s, estimate_s
+from runs.estimate import Estimate, estimate, estimate_job
 from runs.job import Job, measure_job
 from runs.sweep import SWEEPS, Options, Sweep, expand
 from tests.runs.fake_worker import machine
@@ -69,8 +69,8 @@ def test_quick_is_small_and_takes_the_gpu_where_there_is_one(there: Machine | No
     for mode in ("inference", "train"):
         compiled = [j for j in runs(sweep) if j.workload.mode == mode and j.combo.compilation != "eager"]
         assert len(compiled) == 1
-    assert sweep.estimate_s < (300 if device == "cpu" else 400)
-    assert sweep.is_estimate_rough
+    assert sweep.estimate.likely_s < (500 if device == "cpu" else 400)
+    assert sweep.estimate.is_rough
 
 
 def test_the_inference_ladder_climbs_from_fp32_to_cuda_graphs() -> None:
@@ -104,7 +104,16 @@ def test_a_missing_package_is_a_rejected_run_that_stays_in_the_sweep() -> None:
     assert [job.combo.attention for job, _ in sweep.rejected] == ["xformers", "flash_attn_2"]
     assert all("pip install" in reason for _, reason in sweep.rejected)
     assert {job.job_id for job, _ in sweep.rejected} < {job.job_id for job in sweep.jobs}
-    assert sweep.estimate_s < expand("ladder_inference", INFERENCE, GPU).estimate_s
+    assert sweep.num_runs == len(runs(sweep)) - 2
+    whole = expand("ladder_inference", INFERENCE, GPU)
+    assert sweep.estimate.high_s < whole.estimate.high_s
+
+
+def test_what_cannot_run_here_takes_no_time_its_reference_included() -> None:
+    sweep = expand("ladder_inference", INFERENCE, CPU)
+    assert len(sweep.rejected) == len(runs(sweep)) > 0
+    assert (sweep.num_runs, sweep.estimate) == (0, Estimate())
+    assert sweep.estimate.words == "no time"
 
 
 def test_a_grid_is_the_product_with_its_baseline_and_without_families_that_cannot_matter() -> None:
@@ -141,11 +150,55 @@ def test_every_job_has_a_reason_and_an_id_of_its_own() -> None:
         assert sweep.description.endswith(".")
 
 
-def test_an_estimate_takes_earlier_durations_where_there_are_any() -> None:
+def test_an_estimate_is_a_range_round_earlier_durations_where_there_are_any() -> None:
     job = measure_job(Combo(compilation="default"), INFERENCE)
-    rough = estimate_job_s(job)
-    assert rough > estimate_job_s(measure_job(Combo(), INFERENCE))
-    known = {("sd15", "inference", "default", "cuda"): 500.0}
-    assert estimate_s([job, job], known) == pytest.approx(2 * (500 + 6))
+    rough = estimate_job(job)
+    assert rough.is_rough
+    assert rough.high_s == 2 * rough.likely_s == 4 * rough.low_s
+    assert rough.likely_s > estimate_job(measure_job(Combo(), INFERENCE)).likely_s
+    known = {("sd15", "inference", "default", "cuda", 8, 512): (94.0, 500.0, 110.0)}
+    twice = estimate([job, job], known)
+    assert not twice.is_rough
+    assert (twice.low_s, twice.likely_s, twice.high_s) == pytest.approx((160.0, 232.0, 1265.0))
+    once_disturbed = dict.fromkeys(known, (94.0, 900.0, 110.0, 102.0))
+    assert estimate_job(job, once_disturbed).high_s == pytest.approx(1.25 * 116)
     slow = measure_job(Combo(compilation="max_autotune"), replace(INFERENCE, model="sdxl", resolution=0, device="cpu"))
-    assert estimate_job_s(slow) <= slow.timeout_s
+    assert estimate_job(slow).high_s == slow.timeout_s
+
+
+def test_runs_of_another_batch_are_a_wider_guess_and_of_another_mode_none() -> None:
+    job = measure_job(Combo(), INFERENCE)
+    found = estimate_job(job, {("sd15", "inference", "eager", "cuda", 2, 512): (34.0,)})
+    assert (found.low_s, found.likely_s, found.high_s, found.is_rough) == (20.0, 40.0, 80.0, True)
+    assert estimate_job(job, {("sd15", "train", "eager", "cuda", 8, 512): (34.0,)}) == estimate_job(job)
+
+
+def test_measuring_narrows_the_range_of_a_plan_and_hardly_moves_it() -> None:
+    """By what the eleven runs took on two busy cores."""
+    took = {
+        ("inference", "eager"): (14.5, 7.0, 9.3, 22.5),
+        ("inference", "default"): (175.6,),
+        ("train", "eager"): (20.5, 8.5, 34.3, 10.5),
+        ("train", "regional"): (249.8,),
+    }
+    known = {("tiny", mode, compilation, "cpu", 2, 128): seconds for (mode, compilation), seconds in took.items()}
+    first, ranges = expand("quick", None, CPU).estimate, []
+    for count in range(1, len(known) + 1):
+        ranges.append(expand("quick", None, CPU, durations=dict(list(known.items())[:count])).estimate)
+    assert all(first.low_s <= one.low_s <= one.high_s <= 1.15 * first.high_s for one in ranges)
+    assert ranges[-1].high_s / ranges[-1].low_s < first.high_s / first.low_s
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (12.0, 44.0, "10 to 40 s"),
+        (41.0, 44.0, "about 40 s"),
+        (2.0, 3.0, "about 10 s"),
+        (150.0, 400.0, "2 to 7 min"),
+        (30.0, 110.0, "1 to 2 min"),
+        (4000.0, 11000.0, "1 to 3 h"),
+    ],
+)
+def test_an_estimate_is_told_no_finer_than_it_is_known(low: float, high: float, words: str) -> None:
+    assert Estimate(low_s=low, likely_s=low, high_s=high).words == words

@@ -86,7 +86,7 @@ COLUMNS = {
         *("family", "choice", "confirmed", "facts", "must_appear", "must_not_appear", "observed", "finding"),
     ],
     "trace_modules": ["step", "module", "num_ops"],
-    "durations": ["model", "mode", "compilation", "device", "duration_s"],
+    "durations": ["model", "mode", "compilation", "device", "batch", "resolution", "duration_s"],
 }
 # Arguments that give rows, and arguments that give none, in a store with the ladder and the run 'oom'.
 RUN, OOM = "fixture-ladder-02", "fixture-ladder-07"
@@ -171,8 +171,9 @@ def test_durations_are_those_of_this_home_and_not_of_a_recorded_study(
     sync()
     assert frames.durations().empty
     write_run(root, run_id="own", duration_s=50.0)
+    write_run(root, run_id="again", duration_s=40.0)
     sync()
-    assert frames.durations()["duration_s"].tolist() == [50.0]
+    assert frames.durations()["duration_s"].tolist() == [40.0, 50.0]
 
 
 def test_without_an_index_there_is_one_clear_line(database: Path) -> None:
