@@ -80,9 +80,8 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
         )
     chosen = blocks[::2] if choice == "alternate" else blocks
     options: dict[str, Any] = {}
-    if (
-        not is_compiled
-    ):  # a compiler follows its own plan, and stops at contexts that are no dispatch modes (torch 2.11)
+    # A compiler follows its own plan, and stops at contexts that are no dispatch modes (torch 2.11's AOTAutograd).
+    if not is_compiled:
         options["context_fn"] = partial(_marked, _selective if choice == "selective" else noop_context_fn)
     _wrap(subject.unet, chosen, options)
     return subject, Evidence(
