@@ -5,6 +5,7 @@ IR nodes behind it, to `set_kernel_post_grad_provenance_tracing` (torch 2.11 to 
 Inductor's own record (`trace.provenance_tracking_level`) stays off: it forgets backwards, writes into the generated
 text and changes the caches' keys. An FX node behind an IR node knows the modules that Dynamo was in when it traced the
 operator (`nn_module_stack`), one of a backward those of its forward operator (`fwd_nn_module_stack`).
+These parts of Inductor are loaded where something compiles: of an eager worker's start they would take a tenth.
 
 What was learned goes into the trace's file, by the name under which the trace shows each compiled graph;
 profiler/traces/compiled.py reads it there.
@@ -15,14 +16,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, wraps
+from importlib import import_module
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
-import torch._inductor.debug as debug
 from torch import nn
-from torch._inductor.output_code import CompiledFxGraph
-from torch._inductor.virtualized import V
 
 from profiler.traces.alignment import call_name
 
@@ -39,7 +38,7 @@ Calls = list[tuple[str, tuple[Origin, ...]]]  # each call's name, and where its 
 @dataclass
 class _Noted:
     under_way: WeakKeyDictionary[Any, Calls] = field(default_factory=WeakKeyDictionary)  # by graph being generated
-    graphs: list[tuple["ReferenceType[CompiledFxGraph]", Calls]] = field(default_factory=list)
+    graphs: list[tuple[ReferenceType[Any], Calls]] = field(default_factory=list)
     forwards: dict[int, str] = field(default_factory=dict)  # autograd's number -> module
     failure: str = ""
 
@@ -52,7 +51,8 @@ def listen() -> None:
     _NOTED.under_way.clear()
     _NOTED.graphs.clear()
     _NOTED.forwards.clear()
-    _NOTED.failure = "" if hasattr(debug, _ANNOUNCE) else f"torch {torch.__version__} announces no kernels"
+    has_words = hasattr(_inductor("debug"), _ANNOUNCE)
+    _NOTED.failure = "" if has_words else f"torch {torch.__version__} announces no kernels"
     if not _NOTED.failure:
         _install()
 
@@ -101,11 +101,16 @@ def _qualified(path: str, known: set[str]) -> str:
     return inner if inner in known else name
 
 
+def _inductor(part: str) -> Any:
+    return import_module(f"torch._inductor.{part}")
+
+
 @cache
 def _install() -> None:
     """Once in a process: Inductor's modules hold the function by name, or take it from `debug` when they are loaded."""
-    announce: Callable[..., Any] = getattr(debug, _ANNOUNCE)
-    make = CompiledFxGraph.__init__
+    announce: Callable[..., Any] = getattr(_inductor("debug"), _ANNOUNCE)
+    compiled = _inductor("output_code").CompiledFxGraph
+    make = compiled.__init__
 
     @wraps(announce)
     def announced(node_schedule: Any, kernel_name: str, *args: Any, **kwargs: Any) -> Any:
@@ -113,26 +118,26 @@ def _install() -> None:
         return announce(node_schedule, kernel_name, *args, **kwargs)
 
     @wraps(make)
-    def made(self: CompiledFxGraph, *args: Any, **kwargs: Any) -> None:
+    def made(self: Any, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
         _noting(_note_graph, self, args)
 
     for module in list(sys.modules.values()):
         if getattr(module, "__name__", "").startswith("torch._inductor") and vars(module).get(_ANNOUNCE) is announce:
             setattr(module, _ANNOUNCE, announced)
-    CompiledFxGraph.__init__ = made  # type: ignore[method-assign]
+    compiled.__init__ = made
 
 
-def _noting(note: Callable[[Any, Any], None], first: Any, second: Any) -> None:
+def _noting(keep: Callable[[Any, Any], None], first: Any, second: Any) -> None:
     """A measured compilation must not fail for our book-keeping: what went wrong is told in the run's notes."""
     try:
-        note(first, second)
+        keep(first, second)
     except Exception as error:
         _NOTED.failure = _NOTED.failure or f"{type(error).__name__}: {error}"
 
 
 def _note_call(schedule: Any, kernel: str) -> None:
-    graph = V.graph
+    graph = _inductor("virtualized").V.graph
     while parent := getattr(graph, "parent", None):  # a subgraph's code is part of its parent's
         graph = parent
     origins = (_origin(node) for node in _nodes(schedule))
@@ -140,7 +145,7 @@ def _note_call(schedule: Any, kernel: str) -> None:
     _NOTED.under_way.setdefault(graph, []).append(call)
 
 
-def _note_graph(made: CompiledFxGraph, args: tuple[Any, ...]) -> None:
+def _note_graph(made: Any, args: tuple[Any, ...]) -> None:
     """Its code is whole. Of a number, the last operator is the one that autograd gave it: those that make no node share
     the next one's.
     """

@@ -127,6 +127,11 @@ def test_imports_stand_at_the_top_but_for_optional_kernels() -> None:
     assert [str(i) for i in IMPORTS if i.is_local and not i.path.startswith("profiler/optims/")] == []
 
 
+def test_a_worker_loads_no_code_generator_before_there_is_something_to_compile() -> None:
+    generators = tuple(f"torch._inductor.{part}" for part in ("debug", "output_code", "virtualized"))
+    assert [str(i) for i in IMPORTS if i.module in generators and i.path.startswith("profiler/")] == []
+
+
 def test_the_app_and_its_pages_load_no_torch() -> None:
     needed = [*sorted({i.module for i in IMPORTS if i.path.startswith(("app.py", "pages/"))}), "runs.job", "runs.sweep"]
     modules = [path.relative_to(ROOT).with_suffix("") for path in _source_files()]
