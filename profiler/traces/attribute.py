@@ -124,7 +124,8 @@ def _device_work(found: Attribution, told: Compiled) -> tuple[Work, Modules]:
     op[missing] = found.nesting.innermost(thread[missing], moment[missing])
     in_graph = _in_graphs(trace, launch)
     phase, module = found.phases.at(moment), found.modules.at(thread, moment)
-    modules, replayed = told.replayed(thread, moment, device, in_graph)
+    around = told.around(thread, moment)
+    modules, replayed = told.replayed(thread, moment, around, device, in_graph)
     is_told = replayed >= 0
     if len(trace.ops):
         phase = np.where((op >= 0) & (phase < 0), found.phases.of_ops[op], phase)
@@ -145,7 +146,7 @@ def _device_work(found: Attribution, told: Compiled) -> tuple[Work, Modules]:
         device=device.device,
         correlation=device.correlation,
         in_graph=in_graph.astype(np.int64),
-        compiled=np.where(is_told, 1, np.where(told.covers(thread, moment), 0, -1)),
+        compiled=np.where(is_told, 1, np.where(around >= 0, 0, -1)),
     )
     return work, modules
 
@@ -173,7 +174,7 @@ def _host_work(found: Attribution, told: Compiled) -> Work:
         device=unknown,
         correlation=unknown,
         in_graph=np.zeros_like(rows),
-        compiled=np.where(told.of_ops[rows], 1, np.where(told.covers(ops.thread, ops.start_ns), 0, -1)),
+        compiled=np.where(told.of_ops[rows], 1, np.where(told.around_ops[rows] >= 0, 0, -1)),
     )
 
 

@@ -36,22 +36,31 @@ class _Said(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Compiled:
-    """Modules with those that Inductor told; of_ops says for which operators it did."""
+    """Modules with those that Inductor told; of_ops says for which operators it did.
+
+    around_ops is the compiled graph's call that each operator ran in, -1 where it ran in none.
+    """
 
     modules: Modules
     of_ops: Bools
+    around_ops: Ints
     _calls: "_Calls"
 
-    def covers(self, thread: Ints, moments: Ints) -> Bools:
-        """Whether a compiled graph's call was open."""
-        return self._calls.around(thread, moments) >= 0
+    def around(self, thread: Ints, moments: Ints) -> Ints:
+        """The compiled graph's call that was open, -1 where none was."""
+        return self._calls.around(thread, moments)
 
-    def replayed(self, thread: Ints, launched: Ints, device: DeviceWork, in_graph: Bools) -> tuple[Modules, Ints]:
-        """Path numbers of the work that CUDA graphs replay in compiled code (-1 for other work), and all paths."""
+    def replayed(
+        self, thread: Ints, launched: Ints, around: Ints, device: DeviceWork, in_graph: Bools
+    ) -> tuple[Modules, Ints]:
+        """Path numbers of the work that CUDA graphs replay in compiled code (-1 for other work), and all paths.
+
+        around is the call that was open when the work was launched.
+        """
         paths, found = _Paths(self.modules.paths), np.full(len(device), -1)
         rows = np.flatnonzero(in_graph)
         rows = rows[np.argsort(device.start_ns[rows], kind="stable")]
-        for call, inside in _by_call(self._calls.around(thread, launched), rows):
+        for call, inside in _by_call(around, rows):
             outer = self.modules.at(thread[inside[:1]], launched[inside[:1]])
             is_memset = device.kind[inside] == _MEMSET
             ran = inside[~is_memset]
@@ -114,7 +123,7 @@ def tell(trace: Trace, nesting: Nesting, modules: Modules) -> Compiled:
     ops, calls = trace.ops, _Calls(trace)
     own = np.full(len(ops), -1)
     if not len(calls) or not len(ops):
-        return Compiled(modules, own >= 0, calls)
+        return Compiled(modules, own >= 0, own, calls)
     around, parent, paths = calls.around(ops.thread, ops.start_ns), nesting.parent, _Paths(modules.paths)
     is_direct = (around >= 0) & ((parent < 0) | (around[parent] != around))
     for call, rows in _by_call(around, np.flatnonzero(is_direct)):
@@ -122,7 +131,7 @@ def tell(trace: Trace, nesting: Nesting, modules: Modules) -> Compiled:
     nearest = nesting.nearest(own >= 0)
     of_ops = np.where(nearest >= 0, own[nearest], modules.of_ops)
     source = modules.source or ("provenance" if calls.are_known else "")
-    return Compiled(replace(modules, paths=tuple(paths), of_ops=of_ops, source=source), nearest >= 0, calls)
+    return Compiled(replace(modules, paths=tuple(paths), of_ops=of_ops, source=source), nearest >= 0, around, calls)
 
 
 def keep_only(trace: Trace, module: str) -> None:
