@@ -68,7 +68,17 @@ def _why_not_attention(combo: Combo, workload: Workload, machine: Machine) -> st
             return f"{label} needs compute capability 8.0 (Ampere) or newer, this GPU has {machine.capability_text}"
     if choice == "flash_attn_4" and workload.mode == "train" and machine.compute_capability < (9, 0):
         return f"{label} has no backward for compute capability {machine.capability_text}: choose flash_attn_2"
+    if choice == "xformers" and workload.mode == "train" and combo.compilation != "eager":
+        return _why_not_compiled_xformers(label, combo, machine)
     return None
+
+
+def _why_not_compiled_xformers(label: str, combo: Combo, machine: Machine) -> str | None:
+    """Dynamo cannot run the backward of xformers' CUTLASS kernel (xformers 0.0.35, torch 2.11, seen on an H200)."""
+    if combo.precision in _HALF and "flash-attn" in machine.packages:
+        return None  # dispatched to flash-attn, which compiles
+    remedy = f"choose precision {', '.join(_HALF)}" if combo.precision not in _HALF else "install flash-attn"
+    return f"{label} runs a kernel here whose backward torch.compile cannot trace: {remedy}, or attention=sdpa"
 
 
 def _why_not_flex(label: str, workload: Workload, machine: Machine) -> str | None:

@@ -19,6 +19,8 @@ FULL_GPU = replace(
 )
 AMPERE_GPU = replace(FULL_GPU, gpu_name="Fixture Ampere", compute_capability=(8, 0))
 STALE_GPU = replace(FULL_GPU, packages=FULL_GPU.packages | {"xformers": "0.0.29.post3", "flash-attn-4": "4.0.0b19"})
+XFORMERS_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"xformers": "0.0.35"})
+XFORMERS = {"attention": "xformers", "compilation": "regional"}
 BARE_GPU = replace(FIXTURE_GPU, packages={})
 AO_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"torchao": "0.18.0"})
 FSDP = {"parallelism": "fsdp2"}
@@ -43,6 +45,8 @@ NO_COMPILER = replace(FIXTURE_CPU, has_cxx_compiler=False)
         ({"attention": "flash_attn_4"}, "train", "cuda", FIXTURE_GPU, "package flash-attn-4", "after flash-attn"),
         ({"attention": "flash_attn_4"}, "train", "cuda", STALE_GPU, "here is 4.0.0b19", "install --upgrade --pre"),
         ({"attention": "xformers"}, "train", "cuda", STALE_GPU, "needs xformers 0.0.35 or newer", "--upgrade xformers"),
+        (XFORMERS | {"precision": "tf32"}, "train", "cuda", FULL_GPU, "cannot trace", "choose precision bf16_amp"),
+        (XFORMERS | {"precision": "bf16"}, "train", "cuda", XFORMERS_GPU, "cannot trace", "install flash-attn"),
         ({"attention": "flash_attn_4", "precision": "tf32"}, "train", "cuda", FULL_GPU, "16 bits", "bf16"),
         ({"attention": "flash_attn_4", "precision": "bf16"}, "train", "cuda", AMPERE_GPU, "8.0", "choose flash_attn_2"),
         ({"attention": "flex"}, "train", "cpu", FIXTURE_CPU, "no backward on a CPU", "choose sdpa"),
@@ -175,6 +179,12 @@ def test_a_pre_release_is_older_than_its_release_and_a_post_release_is_not() -> 
         *[True] * 4,
     ]
     assert why_not(Combo(attention="flash_attn_2", precision="bf16"), Workload(model="tiny"), FULL_GPU) is None
+
+
+def test_xformers_compiles_where_flash_attn_runs_and_where_nothing_goes_backwards() -> None:
+    compiled = Combo(attention="xformers", precision="bf16", compilation="default")
+    assert why_not(compiled, Workload(model="tiny", mode="train"), FULL_GPU) is None
+    assert why_not(replace(compiled, precision="fp32"), Workload(model="tiny"), FULL_GPU) is None
 
 
 def test_every_pair_of_choices_gets_an_answer_in_words() -> None:
