@@ -30,8 +30,8 @@ with st.expander("Every run against the baseline") if has_view else st.container
     figure = ladder.ladder(rows, samples, study=study["workload_label"].iloc[0], dark=is_dark())
     show_chart(figure, rows, key="overview_ladder", name="speedup-ladder")
     st.caption(
-        "Each row says what it changed against the earlier row that is most like it. Grey is the baseline or no "
-        "difference; a row without a bar says why it has none."
+        f"{studies.rows_build_on(sweep)} Grey is the baseline or no difference; a row without a bar says why it has "
+        "none."
     )
     winners.say_launch_bound(rows)
 with st.grid(2, min_column_width=480, gap="medium"):

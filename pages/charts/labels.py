@@ -19,7 +19,7 @@ Box = tuple[float, float, float, float]
 def place_labels(
     points: Sequence[tuple[float, float]], texts: Sequence[str], *, width: float, height: float
 ) -> list[str | None]:
-    """A Plotly textposition for each label, or None where no place is free.
+    """A Plotly textposition for each label; None for an empty one, and where no place is free.
 
     points: in units of the axes' ranges (0 to 1); earlier labels win; width and height: of the plot in pixels.
     """
@@ -28,7 +28,7 @@ def place_labels(
     chosen: list[str | None] = []
     for point, text in zip(pixels, texts, strict=True):
         boxes = {place: _box(point, len(text) * CHARACTER, place) for place in PLACES}
-        free = next((place for place, box in boxes.items() if _is_free(box, taken, width, height)), None)
+        free = next((place for place, box in boxes.items() if text and _is_free(box, taken, width, height)), None)
         chosen.append(free)
         if free:
             taken.append(boxes[free])

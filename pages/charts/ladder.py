@@ -120,7 +120,7 @@ def _hover(row: pd.Series) -> str:
     lines = [
         f"<b>{theme.hover(str(row['combo_label']))}</b>",
         f"speedup {readable.interval(row['speedup'], row['speedup_low'], row['speedup_high'])}, {row['verdict']}",
-        f"median {readable.number(row['step_ms'], 'ms')}, IQR {readable.number(row['step_iqr_ms'], 'ms')}",
+        f"{readable.median_step(row['step_ms'], row['num_samples'])}, IQR {readable.number(row['step_iqr_ms'], 'ms')}",
         f"peak {readable.gib(row['peak_allocated_gib'])}",
         f"output error {readable.times(row['output_error_ratio'])} of plain eager",
     ]

@@ -45,6 +45,12 @@ def memory_unit(largest_gib: Any) -> MemoryUnit:
     return MemoryUnit("MiB", 1024.0) if is_small else MemoryUnit("GiB", 1.0)
 
 
+def median_step(step_ms: Any, num_samples: Any) -> str:
+    """A step time with what it is of, e.g. '36.3 ms (median of 20 steps)'; a trace without steps has no median."""
+    known = num_samples is not None and not pd.isna(num_samples)
+    return f"{number(step_ms, 'ms')} (median of {num_samples:,.0f} steps)" if known else number(step_ms, "ms")
+
+
 def gib(value: Any) -> str:
     """An amount of memory given in GiB; small ones are told in MiB."""
     if value is None or pd.isna(value):

@@ -10,11 +10,14 @@ import plotly.graph_objects as go
 from pages.charts import palette, readable, theme
 from pages.charts.labels import place_labels
 
-TITLE, HEIGHT, PLOT_WIDTH = "Speed against memory", 440, 480
+TITLE, HEIGHT, PLOT_WIDTH, LONGEST = "Speed against memory", 440, 440, 30
 
 
 def tradeoff(runs: pd.DataFrame, *, dark: bool = False) -> go.Figure:
-    """Samples per second over peak memory, with the frontier of the runs that no other run beats in both."""
+    """Samples per second over peak memory, with the frontier of the runs that no other run beats in both.
+
+    Only these and the baseline bear their names: all of them would lie on one another.
+    """
     if runs.empty:
         return theme.empty(TITLE, "This study has no runs yet.", dark=dark)
     points = runs.dropna(subset=["samples_per_s", "peak_allocated_gib"]).reset_index(drop=True)
@@ -51,7 +54,7 @@ def frontier(points: pd.DataFrame) -> list[bool]:
 
 def _subtitle(num_missing: int) -> str:
     missing = f"; {num_missing} without both numbers not drawn" if num_missing else ""
-    return f"Up and left is better; line: runs that no other run beats in both{missing}"
+    return f"Up and left is better; line, and named: runs that no other run beats in both{missing}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +100,10 @@ def _draw_frontier(figure: go.Figure, points: pd.DataFrame, dark: bool) -> None:
 
 
 def _draw_points(figure: go.Figure, points: pd.DataFrame, memory: Span, speed: Span, dark: bool) -> None:
-    labels = [str(label) for label in points["step_label"]]
+    named = points["is_best"] | (points["sweep_role"] == "baseline")  # the others are told by hovering
+    labels = [
+        theme.short(str(label), LONGEST) if one else "" for label, one in zip(points["step_label"], named, strict=True)
+    ]
     places = place_labels(
         [(memory.place(row.peak), speed.place(row.samples_per_s)) for row in points.itertuples(index=False)],
         labels,
@@ -119,7 +125,7 @@ def _draw_points(figure: go.Figure, points: pd.DataFrame, memory: Span, speed: S
             "line": {"width": 1.6, "color": colours},
             "symbol": ["diamond" if "baseline" in role else "circle" for role in points["sweep_role"].fillna("")],
         },
-        text=[theme.short(label, 30) if place else "" for label, place in zip(labels, places, strict=True)],
+        text=[label if place else "" for label, place in zip(labels, places, strict=True)],
         textposition=[place or "top center" for place in places],
         textfont={"size": 12, "color": theme.ink(dark).muted},
         customdata=points["run_id"].tolist(),
@@ -138,8 +144,12 @@ def _colour(row: pd.Series) -> str:
 
 
 def _hover(row: pd.Series) -> str:
-    return (
-        f"<b>{theme.hover(str(row['combo_label']))}</b><br>{readable.number(row['samples_per_s'])} samples/s, "
-        f"{readable.number(row['step_ms'], 'ms')}<br>peak {readable.gib(row['peak_allocated_gib'])}"
-        f"<br>{row['status']}"
+    return "<br>".join(
+        (
+            f"<b>{theme.hover(str(row['combo_label']))}</b>",
+            f"{readable.number(row['samples_per_s'])} samples/s",
+            readable.median_step(row["step_ms"], row["num_samples"]),
+            f"peak {readable.gib(row['peak_allocated_gib'])}",
+            str(row["status"]),
+        )
     )

@@ -19,6 +19,7 @@ COLUMNS: dict[str, Any] = {
     "workload_label": Column.TextColumn("Workload", width=210),
     "status": Column.TextColumn("Status", width=90),
     "step_ms": Column.NumberColumn("Step (ms)", format="%.2f"),
+    "num_samples": Column.NumberColumn("n", format="%d", width=50, help="Timed steps behind the median."),
     "speedup": Column.NumberColumn("Speedup", format="%.2f×", help="Baseline median over this median."),
     "bound_by": Column.TextColumn(
         "Bound by",

@@ -8,7 +8,7 @@ import streamlit as st
 from pages.charts import readable
 from pages.widgets import data, linked
 from profiler.workload import ZOO
-from store import frames
+from store import frames, labels
 
 FEW = 4  # workloads that stand side by side on a narrow page
 
@@ -23,8 +23,8 @@ def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
         return None
     sweeps = sweeps.sort_values("is_recorded", kind="stable").set_index("sweep_id", drop=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        labels = {sweep_id: _label(row) for sweep_id, row in sweeps.iterrows()}
-        chosen = linked.select("Study", labels, f"{key}_study", default=sweeps.index[0], width=620)
+        options = {sweep_id: _label(row) for sweep_id, row in sweeps.iterrows()}
+        chosen = linked.select("Study", options, f"{key}_study", default=sweeps.index[0], width=620)
         runs = data.read(frames.runs)
         runs = runs[runs["sweep_id"] == chosen]
         workloads = runs.sort_values("sweep_position")["workload_label"].drop_duplicates().tolist()
@@ -42,6 +42,19 @@ def study_ladder(sweep: pd.Series, runs: pd.DataFrame) -> pd.DataFrame:
     """The ladder rows of these runs alone (a sweep may hold several workloads)."""
     rows = data.read(frames.ladder, sweep["sweep_id"])
     return rows[rows["run_id"].isin(runs["run_id"])].reset_index(drop=True)
+
+
+def rows_build_on(sweep: pd.Series) -> str:
+    """What the labels of the ladder's rows stand for: whether they add up from row to row, in a sentence."""
+    name = sweep["sweep_name"]
+    if name in labels.AGAINST_BASELINE:
+        return "Rows do not add up: each holds the choices that it names, and the baseline's for all others."
+    if name in labels.AGAINST_STACK:
+        return "Rows do not add up: each is the whole stack with the one choice changed that it names."
+    return (
+        "Rows add up: each keeps what the earlier row that is most like it has, and says what it adds (+) or takes "
+        "away (-). What only a branch adds, later rows lack."
+    )
 
 
 def show_environment(runs: pd.DataFrame) -> None:

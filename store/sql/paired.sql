@@ -9,6 +9,7 @@ SELECT
     one.cause,
     measured.step_ms,
     measured.step_iqr_ms,
+    measured.num_samples,
     measured.samples_per_s,
     CASE WHEN why_not_comparable(one, baseline) IS NULL THEN baseline.step_ms / one.step_ms END AS speedup,
     measured.peak_allocated_gib,

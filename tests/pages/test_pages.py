@@ -103,6 +103,13 @@ def test_a_data_folder_that_cannot_be_written_is_named(
     assert "STEPLENS_HOME" in app.error[0].value
 
 
+def test_overview_tells_a_ladder_and_the_steps_behind_each_median(make_home: Make, open_page: Open) -> None:
+    make_home("full")
+    app = open_page("overview")
+    assert "Rows add up" in words(app)
+    assert set(app.dataframe[0].value["num_samples"].dropna()) == {20}
+
+
 def test_overview_says_what_won(make_home: Make, open_page: Open) -> None:
     make_home("full")
     app = open_page("overview")
@@ -145,6 +152,7 @@ def test_a_study_answers_its_own_question(study: str, title: str, says: str, mak
     assert titles(app)[0] == title
     assert says in words(app)
     assert any("baseline" in one.label for one in app.expander), "the ladder is folded away"
+    assert "Rows do not add up" in words(app)
 
 
 def test_runs_without_a_sweep_are_listed(make_home: Make, open_page: Open) -> None:

@@ -30,7 +30,8 @@ from tests.support.run_folders import (
 METRICS = [metric.name for metric in fields(Metrics)]
 LADDER_COLUMNS = [
     *("run_id", "sweep_position", "sweep_role", "combo_label", "step_label", "status", "cause", "step_ms"),
-    *("step_iqr_ms", "samples_per_s", "speedup", "speedup_low", "speedup_high", "verdict", "peak_allocated_gib"),
+    *("step_iqr_ms", "num_samples", "samples_per_s", "speedup", "speedup_low", "speedup_high", "verdict"),
+    *("peak_allocated_gib",),
     *("memory_ratio", "output_error_ratio", "gradient_error_ratio", "compile_s", "break_even_steps", "mfu"),
     *("launch_verdict", "gpu_busy_share", "attention_observed", "baseline_run_id", "drift", "why_not_comparable"),
 ]
@@ -214,11 +215,24 @@ def test_ladder_golden(run_ids: list[str]) -> None:
 def test_runs_that_changed_alike_get_their_whole_label() -> None:
     one, two, three = {"attention": "sdpa"}, {"precision": "bf16"}, {"memory_format": "channels_last"}
     combos = [Combo(**changes) for changes in ({}, one, two, three, one | three, two | three)]
-    place = {"workload_key": "w", "sweep_role": "candidate"}
+    place = {"workload_key": "w", "sweep_role": "candidate", "sweep_name": "ladder_inference"}
     rows = [asdict(c) | place | {"sweep_position": i, "combo_label": c.label} for i, c in enumerate(combos)]
     shown = labels.steps(pd.DataFrame(rows))
     assert len(set(shown)) == len(shown)
     assert shown[4] == "sdpa · channels_last"
+
+
+def test_rows_that_do_not_build_on_one_another_do_not_look_so(root: Path, database: Path) -> None:
+    stack = {"attention": ["sdpa"], "precision": ["bf16"]}
+    for name, families in (("around", stack), ("leave_one_out", stack), ("pairs", stack), ("one_at_a_time", {})):
+        write_study(root, name, GPU_WORKLOAD, lambda combo: 1.0, families=families)
+    sync()
+    shown = {name: frames.ladder(name)["step_label"].tolist() for name in ("around", "leave_one_out", "pairs")}
+    assert shown["leave_one_out"] == ["baseline", "stack", "stack - sdpa", "stack - bf16", "baseline again"]
+    assert shown["pairs"] == ["baseline", "sdpa", "bf16", "sdpa · bf16", "baseline again"]
+    assert {"stack", "stack - sdpa", "stack + flex", "stack + fp8"} < set(shown["around"])
+    alone = frames.ladder("one_at_a_time")
+    assert alone["step_label"].iloc[1:-1].tolist() == alone["combo_label"].iloc[1:-1].tolist()
 
 
 def test_runs_without_a_time_keep_their_row_and_have_no_numbers(run_ids: list[str]) -> None:

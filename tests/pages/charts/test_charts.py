@@ -178,6 +178,21 @@ def test_names_cannot_restyle_a_chart(rows: dict[str, pd.DataFrame]) -> None:
     assert "<i>" not in " ".join(note.text for note in figure.layout.annotations)
 
 
+def test_ladder_and_tradeoff_say_how_many_steps_a_median_is_of(rows: dict[str, pd.DataFrame]) -> None:
+    for figure in (ladder.ladder(rows["ladder"]), tradeoff.tradeoff(rows["tradeoff"])):
+        drawn = next(trace for trace in figure.data if trace.name == "runs")
+        assert all("of 20 steps" in text for text in drawn.hovertext)
+
+
+def test_tradeoff_names_the_frontier_and_the_baseline_alone(rows: dict[str, pd.DataFrame]) -> None:
+    points = rows["tradeoff"].dropna(subset=["samples_per_s", "peak_allocated_gib"]).reset_index(drop=True)
+    expected = set(points.loc[tradeoff.frontier(points), "step_label"]) | {"baseline"}
+    drawn = next(trace for trace in tradeoff.tradeoff(rows["tradeoff"]).data if trace.name == "runs")
+    shown = {text for text in drawn.text if text}
+    assert {"baseline"} < shown <= expected
+    assert len(drawn.hovertext) == len(points)
+
+
 def test_tradeoff_finds_the_runs_that_nothing_beats(rows: dict[str, pd.DataFrame]) -> None:
     points = pd.DataFrame(
         {
