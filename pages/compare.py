@@ -1,4 +1,7 @@
-"""Compare: chosen runs against one baseline, and only where they differ."""
+"""Compare: chosen runs against one baseline, and only where they differ.
+
+Deep link: /compare?baseline=RUN_ID&run=RUN_ID&run=RUN_ID.
+"""
 
 import streamlit as st
 

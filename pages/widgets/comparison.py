@@ -23,9 +23,9 @@ def choose_runs(runs: pd.DataFrame, key: str) -> tuple[str, tuple[str, ...]] | N
     labels = data.run_labels(timed)
     baseline, candidates = _default_choice(list(labels))
     with st.grid(2, min_column_width=420):
-        baseline = linked.select("Baseline", labels, f"{key}_baseline", default=baseline)
+        baseline = linked.select("Baseline", labels, f"{key}_baseline", "baseline", default=baseline)
         chosen = linked.select_several(
-            "Runs", labels, f"{key}_runs", default=candidates, max_selections=MAX_RUNS, wrap=True
+            "Runs", labels, f"{key}_runs", "run", default=candidates, max_selections=MAX_RUNS, wrap=True
         )
     chosen = [run_id for run_id in chosen if run_id != baseline]
     if not chosen:

@@ -33,7 +33,7 @@ def choose_run(runs: pd.DataFrame) -> str | None:
     asked = st.query_params.get("run")
     if asked and asked not in labels:
         st.warning(f"There is no run {asked} in this store; here is the newest one.", icon=":material/search_off:")
-    return linked.select("Run", labels, "run", width=720)
+    return linked.select("Run", labels, "run_run", "run", width=720)
 
 
 def show_title(record: dict[str, Any]) -> None:
@@ -124,7 +124,7 @@ def link_comparison(record: dict[str, Any]) -> None:
     """The way to Compare, against the baseline of the run's sweep."""
     baseline = baseline_of(record)
     if baseline:
-        query = {"compare_baseline": baseline, "compare_runs": record["run_id"]}
+        query = {"baseline": baseline, "run": record["run_id"]}
         st.page_link(
             "pages/compare.py", label="Compare with its baseline", icon=":material/compare_arrows:", query_params=query
         )

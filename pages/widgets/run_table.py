@@ -75,7 +75,7 @@ def choose_baseline(runs: pd.DataFrame, default: str | None, key: str) -> str | 
     labels = data.run_labels(runs[runs["step_ms"].notna()])
     if not labels:
         return None
-    return linked.select("Baseline of the ratios", labels, key, default=default, width=420)
+    return linked.select("Baseline of the ratios", labels, key, "baseline", default=default, width=420)
 
 
 def with_ratios(runs: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
@@ -113,7 +113,7 @@ def show_actions(selected: list[str], baseline: str | None, key: str) -> None:
     """Where the selected rows lead: Compare, or the page of the one that is selected."""
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Compare with the baseline", disabled=not selected or baseline is None, key=f"{key}_compare"):
-            query = {"compare_baseline": baseline, "compare_runs": selected}
+            query = {"baseline": baseline, "run": selected}
             st.switch_page("pages/compare.py", query_params=query)
         if st.button("Open the run", disabled=len(selected) != 1, key=f"{key}_open"):
             st.switch_page("pages/run.py", query_params={"run": selected[0]})

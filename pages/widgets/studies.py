@@ -24,7 +24,7 @@ def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
     sweeps = sweeps.sort_values("is_recorded", kind="stable").set_index("sweep_id", drop=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         options = {sweep_id: _label(row) for sweep_id, row in sweeps.iterrows()}
-        chosen = linked.select("Study", options, f"{key}_study", default=sweeps.index[0], width=620)
+        chosen = linked.select("Study", options, f"{key}_study", "study", default=sweeps.index[0], width=620)
         runs = data.read(frames.runs)
         runs = runs[runs["sweep_id"] == chosen]
         workloads = runs.sort_values("sweep_position")["workload_label"].drop_duplicates().tolist()

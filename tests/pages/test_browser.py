@@ -95,7 +95,7 @@ def test_a_chosen_run_stands_in_the_address(page: Page) -> None:
 
 
 def test_a_deep_link_opens_its_comparison(page: Page) -> None:
-    opened(page, URL + "/compare?compare_baseline=ladder-00&compare_runs=ladder-02&compare_runs=ladder-05")
+    opened(page, URL + "/compare?baseline=ladder-00&run=ladder-02&run=ladder-05")
     expect(page.get_by_text("step_ms relative to baseline").first).to_be_visible()
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
 

@@ -50,7 +50,7 @@ def test_a_newcomer_measures_their_machine_though_the_app_is_killed(tmp_path: Pa
         other = next(
             r for r in records if r["combo"]["compilation"] == "default" and r["workload"]["mode"] == "inference"
         )
-        query = f"compare_baseline={baseline['run_id']}&compare_runs={other['run_id']}"
+        query = f"baseline={baseline['run_id']}&run={other['run_id']}"
         opened(page, f"{URL}/compare?{query}")
         expect(page.get_by_text("step_ms relative to").first).to_be_visible()
         opened(page, f"{URL}/run?run={other['run_id']}")

@@ -75,7 +75,7 @@ def test_run_shows_a_trace_without_steps(make_home: Make, open_page: Open) -> No
 
 def test_compare_shows_kernels_of_imported_traces_but_no_ratio(make_home: Make, open_page: Open) -> None:
     make_home("imported")
-    app = open_page("compare", compare_baseline="only", compare_runs=["imported-sdpa", "imported-stepless"])
+    app = open_page("compare", baseline="only", run=["imported-sdpa", "imported-stepless"])
     assert not app.exception
     assert "does not say with which choices" in words(app)
     bars = next(figure for figure in figures(app) if "Kernel time per step" in figure["layout"]["title"]["text"])

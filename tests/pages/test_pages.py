@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pandas as pd
 import pytest
@@ -147,7 +148,7 @@ def test_overview_of_a_study_without_a_single_time_keeps_its_rows(make_home: Mak
 )
 def test_a_study_answers_its_own_question(study: str, title: str, says: str, make_home: Make, open_page: Open) -> None:
     make_home("studies")
-    app = open_page("overview", overview_study=study)
+    app = open_page("overview", study=study)
     assert not app.exception
     assert titles(app)[0] == title
     assert says in words(app)
@@ -277,7 +278,7 @@ def test_launch_scales_over_models_or_the_variants_of_one(make_home: Make, open_
 
 def test_compare_follows_its_address(make_home: Make, open_page: Open) -> None:
     make_home("full")
-    app = open_page("compare", compare_baseline="ladder-00", compare_runs=["ladder-02", "ladder-05"])
+    app = open_page("compare", baseline="ladder-00", run=["ladder-02", "ladder-05"])
     assert "step_ms relative to baseline" in titles(app)[0]
     assert figures(app)[0]["data"][0]["x"] == pytest.approx([0.4, 0.25])
     differing = app.dataframe[0].value
@@ -285,9 +286,19 @@ def test_compare_follows_its_address(make_home: Make, open_page: Open) -> None:
     assert "optimizer" not in differing.columns
 
 
+def test_a_runs_link_to_compare_speaks_compares_own_words(make_home: Make, open_page: Open) -> None:
+    make_home("full")
+    (link,) = [one.proto for one in open_page("run", run="ladder-02").get("page_link") if "Compare" in one.proto.label]
+    asked = parse_qs(link.query_string)
+    assert asked == {"baseline": ["ladder-00"], "run": ["ladder-02"]}
+    app = open_page("compare", **asked)
+    assert app.selectbox[0].value == "ladder-00"
+    assert app.multiselect[0].value == ["ladder-02"]
+
+
 def test_compare_refuses_to_divide_what_does_not_belong_together(make_home: Make, open_page: Open) -> None:
     make_home("full")
-    app = open_page("compare", compare_baseline="ladder-00", compare_runs=["lone-cpu"])
+    app = open_page("compare", baseline="ladder-00", run=["lone-cpu"])
     assert "has no ratio" in words(app)
 
 

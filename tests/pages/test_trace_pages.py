@@ -116,7 +116,7 @@ def test_a_run_of_before_says_what_would_show_more(home: None, open_page: Open) 
 
 
 def test_compare_shows_where_the_difference_comes_from(home: None, open_page: Open) -> None:
-    query = {"compare_baseline": "unet", "compare_runs": ["slower", "old"]}
+    query = {"baseline": "unet", "run": ["slower", "old"]}
     app = open_page("compare", **query, compare_cut="module and phase")
     assert not app.exception
     assert {"Where the difference comes from", "The same parts in every run"} <= set(titles(app))
@@ -125,19 +125,19 @@ def test_compare_shows_where_the_difference_comes_from(home: None, open_page: Op
 
 
 def test_compare_reads_no_cause_from_a_step_that_the_profiler_slowed(home: None, open_page: Open) -> None:
-    app = open_page("compare", compare_baseline="unet", compare_runs=["slowed"])
+    app = open_page("compare", baseline="unet", run=["slowed"])
     assert not app.exception
     assert any("Do not read the bars as a cause" in warning.value for warning in app.warning)
 
 
 def test_compare_without_modules_in_one_trace_cuts_by_class_and_phase(home: None, open_page: Open) -> None:
-    query = {"compare_baseline": "unet", "compare_runs": ["no-modules"]}
+    query = {"baseline": "unet", "run": ["no-modules"]}
     app = open_page("compare", **query, compare_cut="module and phase")
     assert "cut by class and phase" in words(app)
 
 
 def test_compare_of_runs_without_views_says_what_is_missing(home: None, open_page: Open) -> None:
-    app = open_page("compare", compare_baseline="old", compare_runs=["unet"])
+    app = open_page("compare", baseline="old", run=["unet"])
     assert "the baseline was recorded before" in words(app)
 
 
