@@ -20,11 +20,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         return
-    # Inductor tries whether g++ knows the processor's vector instructions in every process that has a cache of its own,
-    # for six seconds each time; what the processor says is enough here.
-    os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
-    # One cache for all tests of one call, empty when it begins: a kernel takes g++ a second. Runs of their own process
-    # keep their empty caches (profiler.session), since how long they take to compile is what they measure.
+    # A kernel costs g++ a second, most of it for vector types and for symbols that nobody debugs. Few tests need those
+    # (tests/support/vectors.py); the others ask what was compiled, not how fast that is.
+    os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
+    os.environ.setdefault("TORCHINDUCTOR_CPP_MARCH", "native -O1 -g0 -w")  # g++ obeys the last of its options: these
+    # One cache for all tests of one call, empty when it begins. Runs of their own process keep their empty caches
+    # (profiler.session), since how long they take to compile is what they measure.
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = caches = tempfile.mkdtemp(prefix="steplens-inductor-")
         config.add_cleanup(lambda: shutil.rmtree(caches, ignore_errors=True))

@@ -30,6 +30,7 @@ from profiler.why_not import why_not
 from profiler.workload import Workload
 from tests.support.run_folders import FIXTURE_CPU
 from tests.support.unets import subject, workload
+from tests.support.vectors import vector_types
 
 pytestmark = [
     pytest.mark.slow,
@@ -67,7 +68,8 @@ def run(tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
             return broken(subject, lambda other: real(subject, other)[0]), evidence
 
         monkeypatch.setitem(FAMILY, family, replace(FAMILY[family], apply=apply))
-        return profile(combo, chosen_work, tmp_path / "run", run_id="run", references=references)
+        with vector_types() if choice == "flex" else nullcontext():
+            return profile(combo, chosen_work, tmp_path / "run", run_id="run", references=references)
 
     return run
 

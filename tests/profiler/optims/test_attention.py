@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,16 @@ from profiler.steps import make_step, no_phase
 from profiler.subject import NotApplicable, Subject
 from profiler.verify import observed_attention, verify
 from tests.support.unets import FACTORIES, SMALL, collect, compare, inputs_of, subject, trace, workload
+from tests.support.vectors import vector_types
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor builds C++ on a CPU: install g++")
 ON_A_CPU = {"math": "math", "sdpa": "flash", "sdpa_flash": "flash"}  # choice -> what a CPU's trace shows
+
+
+@pytest.fixture
+def vectors() -> Iterator[None]:
+    with vector_types():
+        yield
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
@@ -168,6 +176,7 @@ def _of(evidence: tuple[Evidence, ...]) -> Evidence:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("vectors")
 @needs_compiler
 @pytest.mark.parametrize("kind", FACTORIES)
 def test_flex_agrees_with_the_plain_model_and_its_calls_are_counted(kind: str, tmp_path: Path) -> None:
@@ -182,6 +191,7 @@ def test_flex_agrees_with_the_plain_model_and_its_calls_are_counted(kind: str, t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("vectors")
 @needs_compiler
 @pytest.mark.parametrize("choice", ["flex", "sdpa_flash"])
 def test_a_kernel_inside_a_compiled_model_stays_in_one_graph(choice: Any, tmp_path: Path) -> None:

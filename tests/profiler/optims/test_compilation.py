@@ -4,6 +4,7 @@ import itertools
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ from profiler.steps import make_step, no_phase
 from profiler.subject import Subject
 from profiler.tracing import Trace
 from profiler.verify import verify
+from profiler.workload import Workload
 from tests.support import unets
 from tests.support.unets import FACTORIES, of, subject, trace, workload
+from tests.support.vectors import vector_types
 
 _CONVOLUTIONS = ("aten::convolution", "aten::convolution_backward")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor builds C++ on a CPU: install g++")
@@ -48,8 +51,13 @@ def test_a_compiled_model_agrees_with_the_plain_one_and_shows_in_the_trace(
     mode: str, choice: Any, tmp_path: Path
 ) -> None:
     work = workload(f"{unets.__name__}:one_level_unet", mode=mode)
+    with vector_types() if mode == "inference" else nullcontext():
+        _check_compiled(work, choice, tmp_path)
+
+
+def _check_compiled(work: Workload, choice: str, tmp_path: Path) -> None:
     provenance.listen()
-    made, evidence = subject(work, Combo(compilation=choice))
+    made, evidence = subject(work, Combo.from_dict({"compilation": choice}))
     errors = unets.compare(unets.collect(made), work)
     assert errors.output_error <= 1e-5
     assert (errors.gradient_error or 0.0) <= 1e-4
