@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from torch import nn
 
 from profiler import numerics, session
 from profiler.combo import Combo, choices
+from profiler.devices import matmul_ceiling_tflops
 from profiler.environment import probe
+from profiler.flops import forward_flop_per_sample
 from profiler.joined import join
 from profiler.optims import FAMILY
 from profiler.optims.attention import KernelProcessor
@@ -28,6 +31,7 @@ from profiler.session import profile
 from profiler.subject import NotApplicable, Subject
 from profiler.why_not import why_not
 from profiler.workload import Workload
+from profiler.zoo import build
 from tests.support.run_folders import FIXTURE_CPU
 from tests.support.unets import subject, workload
 from tests.support.vectors import vector_types
@@ -47,6 +51,15 @@ Broken = Callable[[Subject, Apply], Subject]
 CHEAP = [(family, choice) for family in FAMILY for choice in choices(family)[1:] if choice != "max_autotune"]
 
 
+# What no apply changes is measured once for all runs.
+_ceiling = cache(matmul_ceiling_tflops)
+
+
+@cache
+def _forward_flop(work: Workload) -> int:
+    return forward_flop_per_sample(build(work), work)
+
+
 @pytest.fixture(scope="module")
 def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("references")
@@ -58,6 +71,8 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Record]:
     monkeypatch.setattr(session, "_cold_compile_cache", nullcontext)  # how long g++ takes is not the question here
+    monkeypatch.setattr(session, "forward_flop_per_sample", lambda unet, work: _forward_flop(work))
+    monkeypatch.setattr(session, "matmul_ceiling_tflops", _ceiling)
 
     def run(family: str, choice: str, broken: Broken, work: Workload | None = None) -> Record:
         combo, real = Combo.from_dict({family: choice}), FAMILY[family].apply
