@@ -35,7 +35,7 @@ def show_where(run_id: str, folder: str) -> bool:
         _offer_views(data.read(frames.record, run_id)["trace_file"], Path(folder))
         return False
     record = data.read(frames.record, run_id)
-    summary["per"] = run_facts.per(record)
+    summary = {**summary, "per": run_facts.per(record)}
     if run_facts.of_whole_trace(record):
         st.caption("This trace marks no steps: what is called a step below is all of it, however many steps it holds.")
     if summary.get("is_one_module"):  # views of before do not say

@@ -205,9 +205,9 @@ def _check_kernels(evidence: Evidence, trace: Trace) -> tuple[dict[str, Any], st
         return {}, None
     on_gpu = any(kernel.stream is not None for kernel in trace.found.kernels)
     names = [k.name for k in trace.found.kernels] if on_gpu else [op.event.name for op in trace.found.ops]
-    calls = sum(bool(re.search(pattern, name)) and not _BACKWARD.search(name) for name in names) // trace.num_steps
+    calls = trace.per_step(sum(bool(re.search(pattern, name)) and not _BACKWARD.search(name) for name in names))
     seen, promised = {"num_forward_kernels": calls}, evidence.facts["num_layers_served"]
-    return seen, "" if calls >= promised else f"only {calls} of the {promised} promised layers ran the kernel"
+    return seen, "" if calls >= promised else f"only {calls:g} of the {promised} promised layers ran the kernel"
 
 
 def calls_of(trace: Trace, phase: str, *, is_flex: bool = False) -> list[tuple[str, Op]]:

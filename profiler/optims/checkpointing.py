@@ -137,9 +137,9 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
     """Forward work that runs again: a promised number of convolutions and attention calls, or with selective none."""
     again = [op for op in trace.found.ops if op.phase == RECOMPUTE]
     ran = _CONVOLVES if evidence.choice == "selective" else ("aten::convolution",)
-    convolutions = sum(op.event.name in ran for op in again) // trace.num_steps
+    convolutions = trace.per_step(sum(op.event.name in ran for op in again))
     in_backward = any(op.event.name == "aten::convolution" and op.phase == "backward" for op in trace.found.ops)
-    seen = {"num_recomputed_ops": len(again) // trace.num_steps, "num_recomputed_convolutions": convolutions}
+    seen = {"num_recomputed_ops": trace.per_step(len(again)), "num_recomputed_convolutions": convolutions}
     is_eager = subject.combo.compilation == "eager"
     if subject.uses_graphs or subject.workload.mode != "train" or not is_eager:
         return seen, None  # a compiler may choose to recompute by itself
@@ -153,30 +153,32 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
         kept = {"convolutions": convolutions}
         if subject.combo.attention != "math":
             kept["attention calls"] = max(attention or 0, _attention_kernels(trace))
-        wrong = [f"{number} {what} run again, their results were to be kept" for what, number in kept.items() if number]
+        wrong = [
+            f"{number:g} {what} run again, their results were to be kept" for what, number in kept.items() if number
+        ]
         return seen, "; ".join(wrong)
     promised = evidence.facts["num_attention_layers"]
     if attention is not None and attention != promised:
-        return seen, f"{attention} attention calls run again in the backward, not {promised}"
+        return seen, f"{attention:g} attention calls run again in the backward, not {promised}"
     # Recomputation stops as soon as the last tensor that the backward needs is there, so that a block may not get to
     # its last convolution.
     runs = subject.parallel.pipeline.num_microbatches if subject.parallel.pipeline else 1  # of each block in a step
     most, blocks = runs * evidence.facts["num_convolutions"], runs * evidence.facts["num_resnet_blocks"]
     if most - blocks <= convolutions <= most:
         return seen, ""
-    return seen, f"{convolutions} convolutions run again in the backward, not {most - blocks} to {most}"
+    return seen, f"{convolutions:g} convolutions run again in the backward, not {most - blocks} to {most}"
 
 
-def _recomputed_attention(trace: Trace, subject: Subject) -> int | None:
+def _recomputed_attention(trace: Trace, subject: Subject) -> float | None:
     """Attention calls per step that did work again; None where the forward does not show its layers' calls."""
     calls, layers = calls_of(trace, "forward"), layers_in_order(subject.unet)
     if not calls or len(calls) != len(layers) * trace.num_steps:
         return None
     answered = {id(op.parent) for op in trace.found.ops if op.event.name == _DISPATCH}
-    return sum(id(op) not in answered for _, op in calls_of(trace, RECOMPUTE)) // trace.num_steps
+    return trace.per_step(sum(id(op) not in answered for _, op in calls_of(trace, RECOMPUTE)))
 
 
-def _attention_kernels(trace: Trace) -> int:
+def _attention_kernels(trace: Trace) -> float:
     """Fused attention kernels per step that a GPU ran again, whatever called them."""
     again = [k for k in trace.found.kernels if k.stream is not None and k.phase == RECOMPUTE]
-    return sum(k.category == "attention" and not re.search(SOFTMAX, k.name) for k in again) // trace.num_steps
+    return trace.per_step(sum(k.category == "attention" and not re.search(SOFTMAX, k.name) for k in again))

@@ -116,12 +116,12 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
             return seen, None
         return seen, "" if share >= 0.9 else f"only {share:.0%} of the matmuls and convolutions ran in compiled code"
     # of the operators alone: on a CPU each of them stands among the kernels, too
-    calls = sum(op.event.name.startswith(_REGION_CALL) for op in trace.found.ops) // trace.num_steps
+    calls = trace.per_step(sum(op.event.name.startswith(_REGION_CALL) for op in trace.found.ops))
     seen["num_region_calls"] = calls
     if subject.uses_graphs:
         return seen, None  # a replay calls nothing
     promised = evidence.facts["num_regions"]
-    return seen, "" if calls >= promised else f"only {calls} of the {promised} promised blocks ran compiled code"
+    return seen, "" if calls >= promised else f"only {calls:g} of the {promised} promised blocks ran compiled code"
 
 
 def _share_compiled(trace: Trace, uses_graphs: bool) -> float | None:

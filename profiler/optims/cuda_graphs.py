@@ -63,8 +63,8 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
     if evidence.choice == "off":
         return {}, None
     calls = trace.found.launches
-    graphs = sum(name.startswith(GRAPH_LAUNCH) for name in calls) / trace.num_steps
-    alone = sum(name.startswith(_KERNEL_LAUNCHES) for name in calls) / trace.num_steps
+    graphs = trace.per_step(sum(name.startswith(GRAPH_LAUNCH) for name in calls))
+    alone = trace.per_step(sum(name.startswith(_KERNEL_LAUNCHES) for name in calls))
     seen = {"num_graph_launches": graphs, "num_kernel_launches": alone}
     promised = evidence.facts["num_graph_launches"]
     if graphs != promised:

@@ -67,7 +67,7 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
     if evidence.choice == "none":
         return {}, f"{len(messages)} messages are sent to other processes" if messages else ""
     kinds = Counter(one.kind for one in messages)
-    seen = {f"num_{kind}": number / trace.num_steps for kind, number in sorted(kinds.items())}
+    seen = {f"num_{kind}": trace.per_step(number) for kind, number in sorted(kinds.items())}
     facts, finding = _CHECK[evidence.choice](evidence, messages, trace, subject)
     return seen | facts, finding
 
@@ -80,7 +80,7 @@ def _check_ddp(
     sizes = [one.num_bytes for one in messages if one.kind == "all_reduce"]
     if None in sizes:
         return {}, "the trace does not say how much is averaged"
-    reduced = sum(size for size in sizes if size is not None) / trace.num_steps
+    reduced = trace.per_step(sum(size for size in sizes if size is not None))
     promised = evidence.facts["gradient_bytes"]
     is_close = abs(reduced - promised) <= _CLOSE * promised
     return {"reduced_bytes": reduced}, "" if is_close else f"{reduced:.0f} bytes are averaged per step, not {promised}"
@@ -89,7 +89,7 @@ def _check_ddp(
 def _check_cfg(
     evidence: Evidence, messages: list[Message], trace: Trace, subject: Subject
 ) -> tuple[dict[str, Any], str]:
-    found = sum(one.kind == "all_gather" for one in messages) / trace.num_steps
+    found = trace.per_step(sum(one.kind == "all_gather" for one in messages))
     promised = evidence.facts["num_exchanges"]
     return {}, "" if found == promised else f"{found:g} exchanges of the noise prediction per image, not {promised}"
 

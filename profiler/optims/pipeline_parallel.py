@@ -235,7 +235,7 @@ def check(evidence: Evidence, messages: list[Message], trace: Trace, subject: Su
     is_training = subject.workload.mode == "train"
     kinds = ["send", "recv"] if is_training else ["send" if subject.parallel.world.is_first else "recv"]
     for kind in kinds:
-        found = sum(one.kind == kind for one in messages) / trace.num_steps
+        found = trace.per_step(sum(one.kind == kind for one in messages))
         if found != promised:
             return {"num_promised": promised}, f"{found:g} times {kind} per step, not {promised}"
     return {"num_promised": promised}, ""

@@ -111,7 +111,7 @@ def check(evidence: Evidence, messages: list[Message], trace: Trace, subject: Su
         if number != evidence.facts[name]:
             return seen, f"{name.removeprefix('num_').replace('_', ' ')}: {number}, not {evidence.facts[name]}"
     sums = sum(one.kind == "all_reduce" and one.phase == "forward" for one in messages)
-    seen["num_forward_sums"] = sums / trace.num_steps
+    seen["num_forward_sums"] = trace.per_step(sums)
     promised = seen["num_attentions"] + seen["num_feed_forwards"]
     if subject.parallel.world.size > 1 and seen["num_forward_sums"] != promised:
         return seen, f"{seen['num_forward_sums']:g} sums in the forward, not one for each of {promised} layers"
