@@ -10,7 +10,7 @@ import numpy as np
 
 from profiler.traces.attribute import Attribution
 from profiler.traces.columns import Bools, Ints
-from profiler.traces.health import NO_MODULES
+from profiler.traces.health import why_no_modules
 from profiler.traces.intervals import Union
 from profiler.traces.modules import ROOT
 
@@ -90,7 +90,7 @@ def _wanted(found: Attribution, module: str) -> Bools:
     """Which path numbers the module and those inside of it have; the last entry, False, is number -1."""
     paths = found.modules.paths
     if not paths:
-        raise ValueError(f"the trace has {NO_MODULES}")
+        raise ValueError(f"the trace has no module names: {why_no_modules(found)}")
     below = (f"{module}.", f"{module}/")
     wanted = np.array([module == ROOT or path == module or path.startswith(below) for path in paths] + [False])
     if not wanted.any():

@@ -18,7 +18,6 @@ from profiler.traces.words import STEP
 Level = Literal["note", "warning"]
 UNATTRIBUTED_LIMIT = 0.02  # shares of device time
 OTHER_LIMIT = 0.03
-NO_MODULES = "no module names: profile with with_stack=True, or measure with Steplens"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +128,20 @@ def _of_steps(found: Attribution) -> Iterator[Finding]:
         yield Finding(level="warning", what=what, count=int((counts != np.median(counts)).sum()))
 
 
+def why_no_modules(found: Attribution) -> str:
+    """The reason, with the remedy. Our own traces mark each module's call, unless something ran in its place."""
+    if STEP not in found.trace.names:
+        return "profile with with_stack=True, or measure with Steplens"
+    if (found.work.compiled >= 0).any():
+        return (
+            "the model was compiled as a whole, and nobody noted which modules its kernels serve: measure it again, or "
+            "with compilation=regional or eager, which name them by themselves"
+        )
+    if (found.work.in_graph > 0).any():
+        return "a CUDA graph was replayed, which calls no modules: measure with cuda_graphs=off"
+    return "Steplens did not mark modules yet when it recorded this: measure it again"
+
+
 def _why_empty(found: Attribution) -> Iterator[tuple[str, str]]:
     trace = found.trace
     if not found.on_gpu:
@@ -136,7 +149,7 @@ def _why_empty(found: Attribution) -> Iterator[tuple[str, str]]:
     if not len(trace.ops):
         yield "operators", "no operators were recorded: profile with ProfilerActivity.CPU"
     if not found.modules.source:
-        yield "modules", NO_MODULES
+        yield "modules", f"no module names: {why_no_modules(found)}"
     if len(trace.ops) and not (trace.ops.dims > 0).any():
         yield "shapes", "no shapes were recorded: profile with record_shapes=True"
     if not len(trace.allocations):

@@ -12,6 +12,7 @@ from profiler.traces.columns import Notes
 BOUNDARY = re.compile(rb'\}\s*,\s*(?=\{\s*"(?:ph|name|cat|ts|dur|pid|tid|id|args|bp|s)"\s*:)')
 ANY_BOUNDARY = re.compile(rb"\}\s*,\s*(?=\{)")
 _EVENTS = re.compile(rb'"traceEvents"\s*:\s*\[')
+_OBJECT = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*["}]')
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # the first three: a byte order mark
 _LARGEST = 64 * 2**20  # bytes of one event, or of what stands before the first
 
@@ -56,7 +57,7 @@ def _split_header(pieces: Iterator[bytes]) -> tuple[bytes, bytes]:
             return b"", start[1:]
         if len(head) > _LARGEST:
             break
-    raise NoTraceError("it has no traceEvents")
+    raise NoTraceError("it has no traceEvents" if _OBJECT.match(head) else "it is not a JSON object")
 
 
 def _last_boundary(data: bytes) -> tuple[int, int] | None:

@@ -54,7 +54,7 @@ def test_run_shows_an_imported_trace_and_why_the_rest_is_missing(make_home: Make
     shown = dict(zip(titles(app), figures(app), strict=True))
     assert shown["Kernel time by category"]["data"]
     facts = app.dataframe[0].value["value"].tolist()
-    assert any("no module names: profile with with_stack=True" in fact for fact in facts)
+    assert any("no module names: Steplens did not mark modules yet" in fact for fact in facts)
     assert "step_ms is the only traced step, with the profiler's own slowdown" in facts
     assert "the file does not say" in facts
     assert "does not say what its allocations hold" in words(app)

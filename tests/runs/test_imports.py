@@ -128,5 +128,5 @@ def test_the_command_line_from_import_to_slice(home: Path, tmp_path: Path) -> No
     assert "a slice is packed: name it slice.json.gz" in unpacked.output
     refused = call("slice", row["run_id"], "--module", "down", "-o", str(tmp_path / "no.json.gz"))
     assert refused.exit_code == 2
-    assert "no module names: profile with with_stack=True" in refused.output
+    assert "no module names: Steplens did not mark modules yet" in refused.output
     assert not (tmp_path / "no.json.gz").exists()

@@ -43,8 +43,8 @@ NO_TRACES: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "packed_pickle": (lambda file: gzip.compress(_trap(file)), "is a pickle, .*never opened here"),
     "zip": (lambda file: b"PK\x03\x04" + bytes(900), "is a zip archive: unpack it"),
     "sqlite": (lambda file: b"SQLite format 3\0" + bytes(900), "Nsight Systems"),
-    "binary": (lambda file: bytes(range(1, 256)) * 40, "no kineto trace: .*export_chrome_trace"),
-    "text": (lambda file: b"step 1: loss 0.3\n" * 99, "no kineto trace: .*export_chrome_trace"),
+    "binary": (lambda file: bytes(range(1, 256)) * 40, "no kineto trace: it is not a JSON object; .*export_chrome"),
+    "text": (lambda file: b"step 1: loss 0.3\n" * 99, "no kineto trace: it is not a JSON object; .*export_chrome"),
     "other_json": (lambda file: json.dumps({"nodes": [{"name": "a"}]}).encode(), "no traceEvents; .*export_chrome"),
     "no_events": (lambda file: b'{"traceEvents": []}', "has no events"),
     "browser": (
@@ -52,5 +52,5 @@ NO_TRACES: dict[str, tuple[Callable[[Path], bytes], str]] = {
         "no operator and no kernel",
     ),
     "nested": (lambda file: b'{"traceEvents": [{"args": ' + b"[" * 10**6, "no kineto trace|no operator|has no events"),
-    "zeros": (lambda file: gzip.compress(bytes(200_000_000), 9), "no kineto trace: it has no traceEvents"),
+    "zeros": (lambda file: gzip.compress(bytes(200_000_000), 9), "no kineto trace: it is not a JSON object"),
 }

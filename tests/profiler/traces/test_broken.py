@@ -137,7 +137,7 @@ CORPUS = {  # events that are whole in each file, and what is said about it
     "cut_after_an_event": (3, "the file ends before its list"),
     "no_closing_bracket": (4, "the file ends before its list"),
     "not_a_list": (0, "no kineto trace: it has no traceEvents"),
-    "no_json": (0, "no kineto trace: it has no traceEvents"),
+    "no_json": (0, "no kineto trace: it is not a JSON object"),
 }
 
 

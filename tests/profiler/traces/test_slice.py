@@ -132,6 +132,6 @@ def test_what_is_not_there_is_refused_with_what_is(two_steps: Path, tmp_path: Pa
         write_slice(two_steps, output, step=2)
     with pytest.raises(ValueError, match=r"no module middle: the trace has .*down"):
         write_slice(two_steps, output, step=0, module="middle")
-    with pytest.raises(ValueError, match="no module names: profile with with_stack=True"):
+    with pytest.raises(ValueError, match="no module names: Steplens did not mark modules yet"):
         write_slice(SDPA, output, step=0, module="down")
     assert not output.exists()

@@ -289,6 +289,18 @@ def test_a_whole_trace_is_in_good_health_and_says_what_it_lacks() -> None:
     assert health(FOUND[COMPILED]).graph_share == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize("file", [COMPILED, TRAIN])
+def test_a_compiled_trace_of_ours_says_why_it_names_no_modules(file: Path) -> None:
+    assert "compiled as a whole" in health(FOUND[file]).why_empty["modules"]
+
+
+def test_a_trace_without_modules_says_what_would_give_them() -> None:
+    replay = (launch(1, 10, name="cudaGraphLaunch"), kernel("gemm", 20, 30, correlation=1))
+    assert "cuda_graphs=off" in health(attributed(step(0, 100), *replay)).why_empty["modules"]
+    foreign = health(attributed(step(0, 100, "ProfilerStep#1"), *replay))
+    assert foreign.why_empty["modules"] == "no module names: profile with with_stack=True, or measure with Steplens"
+
+
 def test_the_card_names_what_is_wrong() -> None:
     rows: tuple[Row, ...] = (step(0, 50), step(50, 100), kernel("lost", 10, 20, correlation=77))
     card = health(attributed(*rows))
