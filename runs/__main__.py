@@ -169,7 +169,8 @@ def list_command(
     ctx: typer.Context,
     sweep_id: Annotated[str | None, typer.Option("--sweep", help="Only runs of this sweep.")] = None,
     status: Annotated[str | None, typer.Option(help="Only runs that ended so: done, failed, oom, ...")] = None,
-    last: Annotated[int, typer.Option(help="At most so many runs, the newest.")] = 30,
+    last: Annotated[int, typer.Option(min=1, help="At most so many runs, the newest.")] = 30,
+    everything: Annotated[bool, typer.Option("--all", help="All runs, however many.")] = False,
     as_json: Json = False,
 ) -> None:
     """List runs (of this home, the recorded studies and $STEPLENS_ROOTS), and what is in the queue.
@@ -178,16 +179,19 @@ def list_command(
 
         python -m runs list --last 10
 
+        python -m runs list --all
+
         python -m runs list --status failed --json
     """
     home = home_of(ctx)
     known = sorted(all_records(home), key=lambda one: (one[1].started_at, one[1].sweep.position if one[1].sweep else 0))
-    found = [
+    chosen = [
         (folder, record)
         for folder, record in known
         if (sweep_id is None or (record.sweep is not None and record.sweep.sweep_id == sweep_id))
         and status in (None, record.status)
-    ][-last:]
+    ]
+    found = chosen if everything else chosen[-last:]
     states = [] if status else job_queue.list_jobs(home=home, num_ended=0)
     states = [s for s in states if sweep_id is None or s.job.is_of(sweep_id)]
     for line in (damaged := job_queue.damaged(home=home)):
@@ -203,7 +207,10 @@ def list_command(
         console.print("no such run yet: python -m runs sweep quick")
         return
     places = list(dict.fromkeys(str(folder.parent) for folder, _ in found))
-    console.print(tables.runs_table([record for _, record in found], f"Runs in {', '.join(places)}"))
+    title = f"Runs in {', '.join(places)}"
+    console.print(tables.runs_table([record for _, record in found], title, console.width))
+    if len(found) < len(chosen):
+        console.print(f"the newest {len(found)} of {len(chosen)} runs: --last N shows more, --all all of them")
 
 
 @app.command()
@@ -229,7 +236,7 @@ def show(
             console.print(time.strftime("%H:%M:%S", time.localtime(event["time"])), event["stage"], event["detail"])
         console.print(job_queue.log_tail(found, home=home), markup=False, highlight=False)
         return
-    console.print(tables.runs_table([record], f"{record.run_id} on {record.device_name or '?'}"))
+    console.print(tables.runs_table([record], f"{record.run_id} on {record.device_name or '?'}", console.width))
     if record.imported:
         console.print(tables.imported_table(record.imported))
     console.print(tables.metrics_table(record.metrics))

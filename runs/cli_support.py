@@ -129,7 +129,8 @@ def report(
     if as_json:
         print(json.dumps((more or {}) | {"runs": [tables.run_row(record) for record in records]}, indent=1))
     else:
-        out(False).print(tables.runs_table(records, title))
+        console = out(False)
+        console.print(tables.runs_table(records, title, console.width))
     if code:
         raise typer.Exit(0 if all(record.status in ACCEPTED for record in records) else FAILED_RUNS)
 

@@ -1,6 +1,6 @@
 """What the CLI prints of records, sweeps and machines: rich tables, and the same as plain data for --json."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -13,6 +13,7 @@ from runs.job_queue import JobState
 from runs.sweep import Sweep
 
 STYLES = {"done": "green", "rejected": "yellow", "ineffective": "magenta", "wrong": "magenta", "imported": "cyan"}
+_BESIDE_NAMES = 90  # columns that the others of a table of runs need
 _SUMMARY_METRICS = ("step_ms", "step_iqr_ms", "samples_per_s", "peak_allocated_gib")
 
 
@@ -77,22 +78,24 @@ def sweep_row(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def runs_table(records: Iterable[Record], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for name in ("run", "status", "workload", "combo", "ms", "samples/s", "peak GiB", "cause"):
+def runs_table(records: Sequence[Record], title: str, width: int) -> Table:
+    """One run a row, its name never broken; in a console that is too narrow for that, what it is stands below it."""
+    is_wide = width >= max((len(record.run_id) for record in records), default=0) + _BESIDE_NAMES
+    table = Table(title=title, title_justify="left", show_lines=not is_wide)
+    table.add_column("run", no_wrap=is_wide, overflow="fold")
+    beside = ("status", "workload", "combo", "ms", "samples/s", "peak GiB", "cause") if is_wide else ("status", "ms")
+    for name in beside:
         table.add_column(name, justify="right" if name in ("ms", "samples/s", "peak GiB") else "left", overflow="fold")
     for record in records:
-        metrics = record.metrics
-        numbers = (metrics.step_ms, metrics.samples_per_s, metrics.peak_allocated_gib)
+        metrics, status = record.metrics, f"[{STYLES.get(record.status, 'red')}]{record.status}[/]"
         repeat = " (repeated)" if record.sweep and record.sweep.role == "baseline_repeat" else ""
-        table.add_row(
-            record.run_id,
-            f"[{STYLES.get(record.status, 'red')}]{record.status}[/]",
-            record.workload_label,
-            escape(record.label) + repeat,
-            *(number(value) for value in numbers),
-            record.cause,
-        )
+        combo, cause = escape(record.label) + repeat, escape(record.cause)
+        step, *others = map(number, (metrics.step_ms, metrics.samples_per_s, metrics.peak_allocated_gib))
+        if is_wide:
+            table.add_row(record.run_id, status, record.workload_label, combo, step, *others, cause)
+        else:
+            below = filter(None, (record.run_id, f"{record.workload_label} · {combo}", cause))
+            table.add_row("\n".join(below), status, step)
     return table
 
 
@@ -114,7 +117,7 @@ def plan_table(sweep: Sweep) -> Table:
 def jobs_table(states: Iterable[JobState]) -> Table:
     table = Table(title="In the queue", title_justify="left")
     for name in ("job", "state", "what", "stage", "since"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "job")
     for state in states:
         where: str = "held: the sweep's budget ran out" if state.is_held else state.state
         if state.place and not state.is_held:

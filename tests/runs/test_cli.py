@@ -218,6 +218,10 @@ def test_list_and_show_see_the_runs_of_all_roots(home: Path, tmp_path: Path, mon
     assert folders["twice"] == str(home / "runs" / "twice")
     assert any("runs/reference" in folder for folder in folders.values())
     assert read(call("show", "far-aw", "--json"))["run_id"] == "far-away"
+    num_runs = len(read(call("list", "--all", "--json"))["runs"])
+    assert num_runs > 30
+    assert f"the newest 30 of {num_runs} runs: --last N" in call("list").stdout
+    assert "the newest" not in call("list", "--all").stdout
 
 
 def test_cancel_takes_a_whole_sweep(home: Path) -> None:
