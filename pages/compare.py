@@ -23,18 +23,20 @@ comparison.show_differences(runs, against)
 winners.warn_of_disturbance(against)
 rows = data.read(frames.metric_ratios, baseline, run_ids)
 metric = comparison.choose_metric(rows, key="compare_metric")
-label = data.run_labels(runs)[baseline]
+label, of = data.run_labels(runs)[baseline], f"against {baseline}"
 drift = winners.drift(against)
 figure = ratios.ratios(rows, metric=metric, baseline=label, drift=drift, dark=is_dark())
-show_chart(figure, rows, key="compare_ratios", name=f"ratios-{metric}")
+show_chart(figure, rows, key="compare_ratios", name=f"ratios-{metric}", of=of)
 st.caption("A dot inside the grey band, or a whisker across 1×, is no difference.")
 comparison.say_ceilings(rows, metric)
 
 with st.grid(2, min_column_width=480, gap="medium"):
     categories = data.read(frames.kernel_categories, (baseline, *run_ids))
-    show_chart(kernels.category_bars(categories, dark=is_dark()), categories, key="compare_kernels", name="kernel-time")
+    show_chart(
+        kernels.category_bars(categories, dark=is_dark()), categories, key="compare_kernels", name="kernel-time", of=of
+    )
     split = comparison.in_order(runs, (baseline, *run_ids))
-    show_chart(memory.memory_split(split, dark=is_dark()), split, key="compare_memory", name="memory-split")
+    show_chart(memory.memory_split(split, dark=is_dark()), split, key="compare_memory", name="memory-split", of=of)
 
 differences.show_differences_in_time(runs, baseline, run_ids)
 

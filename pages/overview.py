@@ -20,6 +20,7 @@ if chosen is None:
     st.stop()
 
 sweep, study = chosen
+of = str(sweep["sweep_id"])
 rows = studies.study_ladder(sweep, study)
 studies.show_environment(study)
 winners.show_headlines(rows)
@@ -28,16 +29,20 @@ has_view = study_views.show_view(sweep, rows, key="overview")
 with st.expander("Every run against the baseline") if has_view else st.container():
     samples = data.read(frames.samples, tuple(rows["run_id"]))
     figure = ladder.ladder(rows, samples, study=study["workload_label"].iloc[0], dark=is_dark())
-    show_chart(figure, rows, key="overview_ladder", name="speedup-ladder")
+    show_chart(figure, rows, key="overview_ladder", name="speedup-ladder", of=of)
     st.caption(
         f"{studies.rows_build_on(sweep)} Grey is the baseline or no difference; a row without a bar says why it has "
         "none."
     )
     winners.say_launch_bound(rows)
 with st.grid(2, min_column_width=480, gap="medium"):
-    show_chart(tradeoff.tradeoff(rows, dark=is_dark()), rows, key="overview_tradeoff", name="speed-against-memory")
+    show_chart(
+        tradeoff.tradeoff(rows, dark=is_dark()), rows, key="overview_tradeoff", name="speed-against-memory", of=of
+    )
     categories = data.read(frames.kernel_categories, winners.why_run_ids(rows))
-    show_chart(kernels.category_bars(categories, dark=is_dark()), categories, key="overview_kernels", name="kernels")
+    show_chart(
+        kernels.category_bars(categories, dark=is_dark()), categories, key="overview_kernels", name="kernels", of=of
+    )
 st.caption(
     "Kernel time is shown of the baseline and the three fastest runs alone: they explain the study's result. "
     "Any others can be set side by side in Compare."

@@ -30,26 +30,26 @@ has_views = where.show_where(run_id, row["folder"].iloc[0])
 with st.grid(2, min_column_width=480, gap="medium"):
     steps = data.read(frames.samples, (run_id,))
     if len(steps) > 1 or not is_foreign:
-        show_chart(samples.samples(steps, dark=is_dark()), steps, key="run_samples", name=f"step-times-{run_id}")
+        show_chart(samples.samples(steps, dark=is_dark()), steps, key="run_samples", name="step-times", of=run_id)
     if not has_views:
         categories = data.read(frames.kernel_categories, (run_id,))
         figure = kernels.breakdown(categories, dark=is_dark())
-        show_chart(figure, categories, key="run_categories", name=f"kernel-time-{run_id}")
+        show_chart(figure, categories, key="run_categories", name="kernel-time", of=run_id)
     if not is_foreign:
         timeline = data.read(frames.memory_timeline, run_id)
         figure = memory.memory_timeline(timeline, dark=is_dark())
-        show_chart(figure, timeline, key="run_timeline", name=f"memory-timeline-{run_id}")
+        show_chart(figure, timeline, key="run_timeline", name="memory-timeline", of=run_id)
         with st.container():
-            show_chart(memory.memory_split(row, dark=is_dark()), row, key="run_memory", name=f"memory-split-{run_id}")
+            show_chart(memory.memory_split(row, dark=is_dark()), row, key="run_memory", name="memory-split", of=run_id)
             st.caption("Parts that live at different moments can add up to more than the peak.")
 if is_foreign:
     st.caption(imported.why_no_memory(record))
 
 moving, mode = run_facts.curves(record), (record["workload"] or {}).get("mode")
 if mode == "train":
-    show_chart(curves.training(moving, dark=is_dark()), moving, key="run_training", name=f"training-{run_id}")
+    show_chart(curves.training(moving, dark=is_dark()), moving, key="run_training", name="training", of=run_id)
 elif mode == "sample":
-    show_chart(curves.sampling(moving, dark=is_dark()), moving, key="run_sampling", name=f"sampling-{run_id}")
+    show_chart(curves.sampling(moving, dark=is_dark()), moving, key="run_sampling", name="sampling", of=run_id)
 
 memory_views.show_memory(run_id, record)
 
@@ -69,7 +69,7 @@ if state.empty:
     why = "a trace holds none" if is_foreign else "NVML measures them on NVIDIA GPUs only"
     st.caption(f"No power, clocks or temperature: {why}.")
 else:
-    show_chart(telemetry.telemetry(state, dark=is_dark()), state, key="run_telemetry", name=f"telemetry-{run_id}")
+    show_chart(telemetry.telemetry(state, dark=is_dark()), state, key="run_telemetry", name="telemetry", of=run_id)
 
 st.subheader("All numbers")
 measures.show_all(record)

@@ -7,6 +7,7 @@ on an event loop of its own here, behind one lock, with a time limit; it starts 
 
 import asyncio
 import atexit
+import html
 import os
 import shutil
 from concurrent.futures import Future, wait
@@ -36,8 +37,8 @@ def find_browser() -> str | None:
     return next((path for path in map(shutil.which, BROWSERS) if path), None)
 
 
-def to_image(figure: Figure, kind: str) -> bytes:
-    """The figure as PNG or SVG, as wide as a page. Raises ExportError naming the remedy."""
+def to_image(figure: Figure, kind: str, of: str) -> bytes:
+    """The figure of a run or study as PNG or SVG, as wide as a page. Raises ExportError naming the remedy."""
     browser = find_browser()
     if browser is None:
         raise ExportError(REMEDY)
@@ -49,7 +50,7 @@ def to_image(figure: Figure, kind: str) -> bytes:
     }
     with _LOCK:
         try:
-            return _renderer(browser).render(figure.to_dict(), options)
+            return _renderer(browser).render(_titled(figure, of).to_dict(), options)
         except Exception as error:  # whatever broke, the next export starts with a fresh browser
             close()
             raise ExportError(
@@ -57,9 +58,14 @@ def to_image(figure: Figure, kind: str) -> bytes:
             ) from error
 
 
-def to_html(figure: Figure) -> bytes:
-    """The interactive figure as one file that needs no network."""
-    return figure.to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False}).encode()
+def to_html(figure: Figure, of: str) -> bytes:
+    """The interactive figure of a run or study as one file that needs no network."""
+    return _titled(figure, of).to_html(include_plotlyjs=True, full_html=True, config={"displaylogo": False}).encode()
+
+
+def _titled(figure: Figure, of: str) -> Figure:
+    """A copy whose title says what it is of: nothing around the file does."""
+    return Figure(figure).update_layout(title_text=f"{figure.layout.title.text} · {html.escape(of)}")
 
 
 def to_csv(rows: pd.DataFrame) -> bytes:

@@ -40,11 +40,11 @@ def show_differences_in_time(runs: pd.DataFrame, baseline: str, run_ids: tuple[s
         )
     rows = data.read(views.waterfall, baseline, after, kind)
     figure = differences.waterfall(rows, before=labels[baseline], after=labels[after], dark=is_dark())
-    show_chart(figure, rows, key="compare_waterfall", name=f"waterfall-{kind}")
+    show_chart(figure, rows, key="compare_waterfall", name=f"waterfall-{kind}", of=f"against {baseline}")
     _say_timed(runs, summaries, baseline, after)
     matrix = data.read(views.part_matrix, tuple(known))
     figure = differences.part_matrix(matrix, {run_id: labels[run_id] for run_id in known}, dark=is_dark())
-    show_chart(figure, matrix, key="compare_matrix", name="parts-of-runs")
+    show_chart(figure, matrix, key="compare_matrix", name="parts-of-runs", of=f"against {baseline}")
     left = len(summaries) - len(known)
     if left:
         st.caption(f"{left} of the chosen runs keep no parts of their step and are left out.")

@@ -25,14 +25,14 @@ def show_memory(run_id: str, record: dict[str, Any]) -> None:
         _show_peak(alive, run_id, record)
     _show_allocator(run_id)
     _show_ledger(run_id)
-    show_batches((run_id,), key="run_batches")
+    show_batches((run_id,), key="run_batches", of=run_id)
 
 
-def show_batches(run_ids: tuple[str, ...], key: str) -> None:
-    """The largest batch of each run's combo, once two batches of one were measured."""
+def show_batches(run_ids: tuple[str, ...], key: str, *, of: str) -> None:
+    """The largest batch of each run's combo, once two batches of one were measured; `of` names the run or study."""
     rows = data.read(frames.largest_batch, run_ids)
     if rows["per_sample_gib"].notna().any():
-        show_chart(batches.batches(rows, dark=is_dark()), rows, key=key, name="largest-batch")
+        show_chart(batches.batches(rows, dark=is_dark()), rows, key=key, name="largest-batch", of=of)
         st.caption(batches.reading(rows))
         for run_id, own in rows.groupby("anchor_run_id", sort=False):
             _offer_check(str(run_id), fits.to_try(own), key)
@@ -60,7 +60,7 @@ def _queue(wanted: list[Job]) -> None:
 
 
 def _show_peak(alive: pd.DataFrame, run_id: str, record: dict[str, Any]) -> None:
-    show_chart(peak.peak(alive, dark=is_dark()), alive, key="run_peak", name=f"peak-{run_id}")
+    show_chart(peak.peak(alive, dark=is_dark()), alive, key="run_peak", name="peak", of=run_id)
     st.caption(peak.reading(alive, record["metrics"]["peak_allocated_gib"]))
     with st.expander("The peak by module"):
         rows = peak.modules(alive)
@@ -75,7 +75,7 @@ def _show_peak(alive: pd.DataFrame, run_id: str, record: dict[str, Any]) -> None
 def _show_allocator(run_id: str) -> None:
     rows = data.read(frames.allocator, run_id)
     if len(rows):
-        show_chart(allocator.allocator(rows, dark=is_dark()), rows, key="run_allocator", name=f"allocator-{run_id}")
+        show_chart(allocator.allocator(rows, dark=is_dark()), rows, key="run_allocator", name="allocator", of=run_id)
         st.caption(allocator.reading(rows))
 
 
@@ -83,7 +83,7 @@ def _show_ledger(run_id: str) -> None:
     rows = data.read(frames.recompute_ledger, run_id)
     if rows.empty:
         return
-    show_chart(ledger.ledger(rows, dark=is_dark()), rows, key="run_ledger", name=f"recompute-ledger-{run_id}")
+    show_chart(ledger.ledger(rows, dark=is_dark()), rows, key="run_ledger", name="recompute-ledger", of=run_id)
     st.caption(ledger.reading(rows))
     with st.expander("Recomputation by block"):
         columns = {

@@ -24,17 +24,17 @@ VIEWS: dict[str, tuple[Callable[..., pd.DataFrame], ModuleType]] = {
 
 def show_view(sweep: pd.Series, ladder: pd.DataFrame, key: str) -> bool:
     """Draw the study's own chart, where its kind has one; whether it has."""
-    name = str(sweep["sweep_name"])
+    name, sweep_id = str(sweep["sweep_name"]), str(sweep["sweep_id"])
     if name not in VIEWS:
         return False
     frame, chart = VIEWS[name]
-    rows = data.read(frame, sweep["sweep_id"])
+    rows = data.read(frame, sweep_id)
     draw = getattr(chart, frame.__name__)
-    show_chart(draw(rows, dark=is_dark()), rows, key=f"{key}_study", name=name)
+    show_chart(draw(rows, dark=is_dark()), rows, key=f"{key}_study", name=name, of=sweep_id)
     if text := chart.reading(rows):
         st.markdown(text)
     if name == "scaling_batch":
-        memory_views.show_batches(tuple(rows.drop_duplicates("series")["run_id"]), key=f"{key}_batches")
+        memory_views.show_batches(tuple(rows.drop_duplicates("series")["run_id"]), key=f"{key}_batches", of=sweep_id)
     if name == "covering":
         _show_ends(ladder)
     return True

@@ -18,18 +18,18 @@ Summary = dict[str, Any]  # store.views.summary, and per: what its sums are of
 def show_modules(run_id: str, summary: Summary) -> None:
     """The module tree, the UNet's blocks, attention by resolution."""
     tree = data.read(views.modules, run_id, _choose_phase(run_id) if summary["knows_modules"] else None)
-    show_chart(network.icicle(tree, dark=is_dark()), tree, key="run_modules", name=f"modules-{run_id}")
+    show_chart(network.icicle(tree, dark=is_dark()), tree, key="run_modules", name="modules", of=run_id)
     if not summary["knows_modules"]:
         st.caption(why_empty(summary, "modules", "Most of this trace's work has no module."))
     with st.grid(2, min_column_width=480, gap="medium"):
         blocks = data.read(views.blocks, run_id)
-        show_chart(network.block_bars(blocks, dark=is_dark()), blocks, key="run_blocks", name=f"blocks-{run_id}")
+        show_chart(network.block_bars(blocks, dark=is_dark()), blocks, key="run_blocks", name="blocks", of=run_id)
         shapes = data.read(views.attention, run_id)
-        show_chart(network.attention_bars(shapes, dark=is_dark()), shapes, key="run_attention", name=f"attn-{run_id}")
+        show_chart(network.attention_bars(shapes, dark=is_dark()), shapes, key="run_attention", name="attn", of=run_id)
     forwards = data.read(views.forwards, run_id)
     if len(forwards) > summary["num_steps"]:
         figure = network.forward_bars(forwards, dark=is_dark())
-        show_chart(figure, forwards, key="run_forwards", name=f"denoising-steps-{run_id}")
+        show_chart(figure, forwards, key="run_forwards", name="denoising-steps", of=run_id)
 
 
 def _choose_phase(run_id: str) -> str | None:
@@ -48,7 +48,7 @@ def show_kernels(run_id: str, summary: Summary) -> None:
     categories = data.read(frames.kernel_categories, (run_id,))
     with st.grid(2, min_column_width=480, gap="medium"):
         figure = kernels.breakdown(categories, dark=is_dark())
-        show_chart(figure, categories, key="run_categories", name=f"kernel-time-{run_id}")
+        show_chart(figure, categories, key="run_categories", name="kernel-time", of=run_id)
         with st.container():
             _show_tensor_cores(data.read(views.tensor_cores, run_id), summary)
     on_gpu = summary["on_gpu"]
@@ -116,7 +116,7 @@ def show_roofline(run_id: str, summary: Summary) -> None:
     """Dots under the ceilings, then what each lost against its floor."""
     rows = data.read(views.roofline, run_id)
     figure = roofline.roofline(rows, summary["peaks"], dark=is_dark())
-    show_chart(figure, rows, key="run_roofline", name=f"roofline-{run_id}")
+    show_chart(figure, rows, key="run_roofline", name="roofline", of=run_id)
     if rows.empty:
         st.caption(why_empty(summary, "gpu", "A replayed CUDA graph names no operators, so none has FLOPs or bytes."))
         return
@@ -145,7 +145,7 @@ def show_critical_path(run_id: str, summary: Summary) -> None:
     """The path by kind, then its kernels."""
     rows = data.read(views.critical_path, run_id)
     figure = steps.critical_bar(rows, dark=is_dark())
-    show_chart(figure, rows, key="run_critical", name=f"critical-path-{run_id}")
+    show_chart(figure, rows, key="run_critical", name="critical-path", of=run_id)
     is_slowed = _warn_of_slow_trace(data.read(frames.record, run_id), summary, rows)
     own = rows[rows["kind"] == "kernel"]
     if own.empty:

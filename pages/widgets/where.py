@@ -43,7 +43,7 @@ def show_where(run_id: str, folder: str) -> bool:
     else:
         _show_fixes(data.read(fixes.fixes, run_id), summary)
     parts = data.read(views.step_parts, run_id)
-    show_chart(steps.step_bars(parts, dark=is_dark()), parts, key="run_steps", name=f"step-parts-{run_id}")
+    show_chart(steps.step_bars(parts, dark=is_dark()), parts, key="run_steps", name="step-parts", of=run_id)
     if not record["imported"]:  # a foreign trace has no timed step to compare with
         _say_slowdown(record["metrics"]["step_ms"], summary["wall_ns"] / 1e6)
     _warn_of_health(summary["health"])

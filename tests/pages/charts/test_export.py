@@ -12,8 +12,11 @@ needs_browser = pytest.mark.skipif(export.find_browser() is None, reason="no Chr
 
 
 def test_html_needs_no_network() -> None:
-    page = export.to_html(theme.titled("A title", dark=False, height=200))
-    assert b"A title" in page
+    figure = theme.titled("A title", "below it", dark=False, height=200)
+    page = export.to_html(figure, "run-1")
+    assert b"A title \\u00b7 run-1" in page
+    assert b"below it" in page
+    assert figure.layout.title.text == "A title"
     assert len(page) > 1_000_000  # Plotly itself is inside
     assert b'src="https://' not in page
 
@@ -26,14 +29,14 @@ def test_csv_holds_the_rows() -> None:
 def test_without_a_browser_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROWSER_PATH", "/nowhere/chromium")
     with pytest.raises(export.ExportError, match="BROWSER_PATH"):
-        export.to_image(theme.titled("A title", dark=False, height=200), "png")
+        export.to_image(theme.titled("A title", dark=False, height=200), "png", "run-1")
 
 
 def test_a_program_that_is_no_browser_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROWSER_PATH", "/bin/false")
     monkeypatch.setattr(export, "LIMIT_S", 5)
     with pytest.raises(export.ExportError, match="/bin/false did not draw"):
-        export.to_image(theme.titled("A title", dark=False, height=200), "png")
+        export.to_image(theme.titled("A title", dark=False, height=200), "png", "run-1")
 
 
 @pytest.mark.browser
@@ -41,17 +44,17 @@ def test_a_program_that_is_no_browser_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_each_caller_gets_its_own_picture() -> None:
     def draw(number: int) -> tuple[int, str]:
         figure = theme.titled(f"chart-{number}", dark=bool(number % 2), height=200)
-        return number, export.to_image(figure, "svg").decode()
+        return number, export.to_image(figure, "svg", "a run").decode()
 
     with ThreadPoolExecutor(4) as pool:
         drawn = list(pool.map(draw, range(8)))
     export.close()
-    assert all(f">chart-{number}<" in picture for number, picture in drawn)
+    assert all(f">chart-{number} · a run<" in picture for number, picture in drawn)
 
 
 @pytest.mark.browser
 @needs_browser
 def test_png_is_a_png() -> None:
-    picture = export.to_image(theme.titled("A title", dark=True, height=200), "png")
+    picture = export.to_image(theme.titled("A title", dark=True, height=200), "png", "run-1")
     export.close()
     assert picture.startswith(b"\x89PNG")
