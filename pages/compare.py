@@ -35,7 +35,7 @@ with st.grid(2, min_column_width=480, gap="medium"):
     show_chart(
         kernels.category_bars(categories, dark=is_dark()), categories, key="compare_kernels", name="kernel-time", of=of
     )
-    split = comparison.in_order(runs, (baseline, *run_ids))
+    split = data.read(frames.peak_parts, (baseline, *run_ids))
     show_chart(memory.memory_split(split, dark=is_dark()), split, key="compare_memory", name="memory-split", of=of)
 
 differences.show_differences_in_time(runs, baseline, run_ids)

@@ -40,8 +40,11 @@ with st.grid(2, min_column_width=480, gap="medium"):
         figure = memory.memory_timeline(timeline, dark=is_dark())
         show_chart(figure, timeline, key="run_timeline", name="memory-timeline", of=run_id)
         with st.container():
-            show_chart(memory.memory_split(row, dark=is_dark()), row, key="run_memory", name="memory-split", of=run_id)
-            st.caption("Parts that live at different moments can add up to more than the peak.")
+            parts = data.read(frames.peak_parts, (run_id,))
+            figure = memory.memory_split(parts, dark=is_dark())
+            show_chart(figure, parts, key="run_memory", name="memory-split", of=run_id)
+            if len(parts):
+                st.caption(f"{memory.reading(parts)}.")
 if is_foreign:
     st.caption(imported.why_no_memory(record))
 

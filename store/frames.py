@@ -141,7 +141,27 @@ def kernels(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
 def memory_timeline(run_id: str, *, max_points: int = NUM_MOMENTS, database: Path | None = None) -> pd.DataFrame:
     """One row per moment and category of the traced step; of more moments than max_points the fullest are kept."""
     rows = _rows_of_file(run_id, "memory", _MEMORY, database)
-    return _query_rows("memory_timeline", rows, max_points=max_points)
+    return _query_rows("memory_timeline", rows, table="memory", max_points=max_points)
+
+
+def peak_parts(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
+    """One row per run and part of its peak: what was alive at the fullest moment of the traced step, time_ms into it.
+
+    untraced is what peak_gib, the peak without the profiler, has beyond that. Runs without a timeline are left out.
+    """
+    with db.reading(_database(database)) as connection:
+        known = _by_id(connection, list(dict.fromkeys(run_ids)))[["run_id", "combo_label", "peak_allocated_gib"]]
+    parts = [_peak_parts_of(str(run), str(label), peak, database) for run, label, peak in known.to_numpy().tolist()]
+    return pd.concat([_peak_parts_of("", "", None, database), *parts], ignore_index=True)
+
+
+def _peak_parts_of(run_id: str, label: str, peak_gib: float | None, database: Path | None) -> pd.DataFrame:
+    schema = pa.schema(_MEMORY)
+    rows = _rows_of_file(run_id, "memory", _MEMORY, database) if run_id else schema.empty_table()
+    frame = _query_rows("peak_parts", rows, table="memory", peak_gib=peak_gib)
+    frame.insert(0, "run_id", pd.Series(run_id, index=frame.index, dtype="str"))
+    frame.insert(1, "combo_label", pd.Series(label, index=frame.index, dtype="str"))
+    return frame.assign(peak_gib=pd.Series(peak_gib, index=frame.index, dtype="float64"))
 
 
 def alive(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
@@ -242,10 +262,10 @@ def _query(name: str, database: Path | None, **parameters: Any) -> pd.DataFrame:
         return db.query(connection, name, **parameters)
 
 
-def _query_rows(name: str, rows: pa.Table, **parameters: Any) -> pd.DataFrame:
-    """Query one of the files that stay in the run folder; the SQL names its table as the query is named."""
+def _query_rows(name: str, rows: pa.Table, *, table: str = "", **parameters: Any) -> pd.DataFrame:
+    """Query one of the files that stay in the run folder; the SQL names its table as the query is named, or `table`."""
     with db.scratch() as connection:
-        return db.query(connection, name, {name.removesuffix("_timeline"): rows}, **parameters)
+        return db.query(connection, name, {table or name: rows}, **parameters)
 
 
 def _ladder(connection: Connection, sweep_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:

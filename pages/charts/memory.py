@@ -5,67 +5,77 @@ import plotly.graph_objects as go
 
 from pages.charts import dots, palette, readable, theme
 
-PARTS = {
-    "weights_gib": "parameters",
-    "gradients_gib": "gradients",
-    "optimizer_state_gib": "optimizer_state",
-    "activations_gib": "activations",
+PARTS = {  # in the order of the stack, with what each is
+    "parameters": "weights and buffers",
+    "optimizer_state": "kept from step to step",
+    "gradients": "of the parameters, as far as they were there at that moment",
+    "activations": "kept from forward for backward; in inference all that the forward asked for",
+    "workspace": "freed before the operator that asked for it returned, as cuDNN's",
+    "temporary": "asked for by backward and optimizer beside gradients, and freed within the step",
+    "other": "there before the step: inputs, cuBLAS' workspace, what nobody named",
+    "untraced": "of the peak without the profiler, but not in the traced step",
 }
+WORTH_A_SENTENCE = 0.05
 ROW = 40
 
 
 def words(category: str) -> str:
-    return category.replace("_", " ")
+    return {"temporary": "temporaries", "workspace": "workspaces"}.get(category, category.replace("_", " "))
 
 
-def memory_split(runs: pd.DataFrame, *, dark: bool = False) -> go.Figure:
-    """One stacked bar per run from its parts, a tick at the measured peak.
-
-    runs: run_id, combo_label, peak_allocated_gib and the columns of PARTS (store.frames.runs).
-    """
-    title = "What the memory holds"
-    known = runs.dropna(subset=list(PARTS), how="all").reset_index(drop=True)
-    if known.empty:
+def memory_split(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
+    """One stacked bar per run from the parts of its peak, and a tick at the peak. rows: store.frames.peak_parts."""
+    title = "What the peak holds"
+    if rows.empty:
         return theme.empty(title, "None of these runs has its memory split into parts.", dark=dark)
-    figure = theme.titled(
-        title,
-        "Parts as counted one by one; the tick is the peak of a whole step",
-        dark=dark,
-        height=172 + ROW * len(known),
-    )
-    unit = readable.memory_unit(max(known[list(PARTS)].sum(axis=1).max(), known["peak_allocated_gib"].max()))
-    for column, category in PARTS.items():
-        if not known[column].fillna(0).any():
+    runs = rows.drop_duplicates("run_id").reset_index(drop=True)
+    sizes = rows.pivot(index="run_id", columns="part", values="gib").loc[runs["run_id"]]
+    subtitle = "Alive at the fullest moment of a step; the tick is its peak"
+    figure = theme.titled(title, subtitle, dark=dark, height=172 + ROW * len(runs))
+    unit = readable.memory_unit(max(sizes.sum(axis=1).max(), runs["peak_gib"].max()))
+    for part, meaning in PARTS.items():
+        if not (sizes[part] > 0).any():
             continue
         figure.add_bar(
-            name=words(category),
+            name=words(part),
             orientation="h",
-            x=(known[column] * unit.per_gib).tolist(),
-            y=known.index.tolist(),
-            marker={"color": palette.MEMORY[category], "line": {"width": 0.6, "color": theme.ink(dark).background}},
-            hovertext=[f"<b>{words(category)}</b><br>{readable.gib(value)}" for value in known[column]],
+            x=(sizes[part] * unit.per_gib).tolist(),
+            y=runs.index.tolist(),
+            marker={"color": palette.PEAK[part], "line": {"width": 0.6, "color": theme.ink(dark).background}},
+            hovertext=[f"<b>{words(part)}</b> {readable.gib(value)}<br>{meaning}" for value in sizes[part]],
             hoverinfo="text",
             width=0.56,
         )
-    _draw_peaks(figure, known, unit, dark)
+    _draw_peaks(figure, runs["peak_gib"], unit, dark)
     figure.update_layout(barmode="stack", margin={"t": 108, "r": 76})
     figure.update_xaxes(title_text=f"Memory ({unit.name})", rangemode="tozero")
-    theme.label_rows(figure, known["combo_label"])
+    theme.label_rows(figure, runs["combo_label"])
     return figure
 
 
-def _draw_peaks(figure: go.Figure, known: pd.DataFrame, unit: readable.MemoryUnit, dark: bool) -> None:
+def reading(rows: pd.DataFrame) -> str:
+    """What the parts are, and which of them a reader may not expect. rows: store.frames.peak_parts of one run."""
+    own = rows.set_index("part")["gib"]
+    named = [
+        f"{readable.gib(own[part])} are {words(part)} ({PARTS[part]})"
+        for part in ("temporary", "workspace", "untraced")
+        if own[part] > WORTH_A_SENTENCE * own.sum()
+    ]
+    when = readable.number(rows["time_ms"].iloc[0], "ms")
+    return ". ".join([f"The parts add up: all were alive at once, {when} into the traced step", *named])
+
+
+def _draw_peaks(figure: go.Figure, peaks: pd.Series, unit: readable.MemoryUnit, dark: bool) -> None:
     figure.add_scatter(
         name="peak allocated",
-        x=(known["peak_allocated_gib"] * unit.per_gib).tolist(),
-        y=known.index.tolist(),
+        x=(peaks * unit.per_gib).tolist(),
+        y=peaks.index.tolist(),
         mode="markers",
         marker={"symbol": "line-ns", "size": 20, "line": {"width": 2.5, "color": theme.ink(dark).text}},
-        hovertext=[f"peak {readable.gib(value)}" for value in known["peak_allocated_gib"]],
+        hovertext=[f"peak {readable.gib(value)}" for value in peaks],
         hoverinfo="text",
     )
-    peaks = known["peak_allocated_gib"] * unit.per_gib
-    texts = {position: f"<b>{readable.number(peak)}</b> {unit.name}" for position, peak in peaks.items()}
+    texts = {position: f"<b>{readable.number(peak * unit.per_gib)}</b> {unit.name}" for position, peak in peaks.items()}
     dots.annotate(figure, [dots.cell(text, 70, y=position) for position, text in texts.items()])
 
 

@@ -42,6 +42,8 @@ MEMORY: dict[str, str] = {
     "other": "#9AA1AB",
 }
 
+PEAK: dict[str, str] = MEMORY | {"temporary": "#D55E00", "untraced": "#CBD1D8"}
+
 STATUSES: dict[str, str] = {
     "done": "#1B7FC0",
     "imported": "#56B4E9",

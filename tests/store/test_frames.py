@@ -12,6 +12,7 @@ import pytest
 from profiler.combo import FAMILIES, Combo
 from profiler.record import Metrics, SweepPlace
 from profiler.workload import Workload
+from runs import history
 from store import fits, frames, labels
 from store.db import StoreError
 from store.ingest import sync
@@ -71,6 +72,7 @@ COLUMNS = {
     "kernel_categories": ["run_id", "combo_label", "category", "step_total_ms", "share", "idle_ms", "of_whole_trace"],
     "kernels": ["name", "category", "op", "phase", "num_calls", "total_ms", "mean_us", "share"],
     "memory_timeline": ["time_ms", "category", "gib"],
+    "peak_parts": ["run_id", "combo_label", "part", "gib", "time_ms", "peak_gib"],
     "alive": ["moment", "time_ms", "category", "module", "block", "gib", "num_storages"],
     "allocator": ["time_ms", "requested_gib", "stuck_gib", "idle_gib", "reserved_gib"],
     "recompute_ledger": [
@@ -103,6 +105,7 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "kernels": ((RUN,), (OOM,)),
     "memory_timeline": ((RUN,), (OOM,)),
     "alive": ((RUN,), (OOM,)),
+    "peak_parts": (((RUN,),), ((OOM,),)),
     "allocator": ((RUN,), (OOM,)),
     "recompute_ledger": (("checkpointed",), (RUN,)),
     "largest_batch": ((("trained",),), ((),)),
@@ -393,6 +396,19 @@ def test_kernels_are_per_step(run_ids: list[str]) -> None:
     assert of_baseline["step_total_ms"].sum() + of_baseline["idle_ms"].iloc[0] == pytest.approx(
         frames.runs().set_index("run_id").at[run_ids[0], "step_ms"]
     )
+
+
+def test_the_parts_of_a_peak_add_up_to_it_in_every_recorded_run(database: Path) -> None:
+    sync([history.RECORDED])
+    runs = frames.runs()
+    parts = frames.peak_parts(runs["run_id"].tolist())
+    sums = parts.groupby("run_id")["gib"].sum()
+    assert len(sums) == 42
+    assert (sums / runs.set_index("run_id")["peak_allocated_gib"]).to_numpy() == pytest.approx(1.0, abs=1e-6)
+    strict = runs.query("mode == 'train' and combo_label == 'baseline'")["run_id"].iloc[0]
+    own = parts[parts["run_id"] == strict].set_index("part")["gib"]
+    assert own["temporary"] == pytest.approx(3 * 8, abs=0.5)  # math attention: three tensors of 16 x 8 x 4096^2 scores
+    assert own["untraced"] < 0.1
 
 
 def test_a_short_memory_timeline_keeps_the_peak(run_ids: list[str]) -> None:

@@ -86,7 +86,7 @@ def rows(database: Path) -> dict[str, pd.DataFrame]:
         "ratios": frames.metric_ratios("ladder-00", run_ids[1:], database=database),
         "category_bars": frames.kernel_categories(run_ids, database=database),
         "breakdown": frames.kernel_categories(run_ids[:1], database=database),
-        "memory_split": frames.runs(database=database),
+        "memory_split": frames.peak_parts(["train", *run_ids], database=database),
         "memory_timeline": frames.memory_timeline("ladder-00", database=database),
         "samples": frames.samples(["ladder-00"], database=database),
         "telemetry": frames.telemetry("ladder-00", database=database),
@@ -255,11 +255,18 @@ def test_breakdown_stands_in_order_of_time(rows: dict[str, pd.DataFrame]) -> Non
     assert list(values) == sorted(values, reverse=True)
 
 
-def test_memory_of_training_holds_its_four_parts(rows: dict[str, pd.DataFrame]) -> None:
-    runs = rows["memory_split"]
-    figure = memory.memory_split(runs[runs["run_id"] == "train"])
-    names = [trace.name for trace in figure.data]
-    assert names == ["parameters", "gradients", "optimizer state", "activations", "peak allocated"]
+def test_the_parts_of_a_peak_stand_to_its_tick(rows: dict[str, pd.DataFrame]) -> None:
+    own = rows["memory_split"].query("run_id == 'train'")
+    *bars, tick = memory.memory_split(own).data
+    assert [bar.name for bar in bars][:4] == ["parameters", "optimizer state", "gradients", "activations"]
+    assert sum(bar.x[0] for bar in bars) == pytest.approx(tick.x[0])
+
+
+def test_a_part_that_nobody_expects_is_explained(rows: dict[str, pd.DataFrame]) -> None:
+    own = rows["memory_split"].query("run_id == 'train'")
+    assert "temporaries" not in memory.reading(own.assign(gib=own["gib"].where(own["part"] != "temporary", 0.0)))
+    large = own.assign(gib=own["gib"].where(own["part"] != "temporary", 24.2))
+    assert "24.2 GiB are temporaries (asked for by backward and optimizer" in memory.reading(large)
 
 
 def test_timeline_stacks_in_one_group(rows: dict[str, pd.DataFrame]) -> None:
@@ -458,7 +465,7 @@ def test_a_single_step_claims_no_spread(rows: dict[str, pd.DataFrame]) -> None:
         (allocator.allocator, "allocator", ["requested_gib", "stuck_gib", "idle_gib", "reserved_gib"]),
         (ledger.ledger, "ledger", ["saved_gib"]),
         (batches.batches, "batches", ["peak_gib", "per_sample_gib", "fixed_gib", "capacity_gib", "predicted_gib"]),
-        (memory.memory_split, "memory_split", [*memory.PARTS, "peak_allocated_gib"]),
+        (memory.memory_split, "memory_split", ["gib", "peak_gib"]),
         (tradeoff.tradeoff, "tradeoff", ["peak_allocated_gib"]),
         (scaling.scaling, "scaling", ["peak_allocated_gib"]),
     ],
