@@ -115,13 +115,15 @@ class Allocations(Columns):
 
 @dataclass(frozen=True, kw_only=True)
 class Syncs(Ranges):
-    """cuda_sync and cuda_event rows, which only some traces have."""
+    """cuda_sync and cuda_event rows, which only some traces have: who waits for an event, who records one."""
 
     device: Ints
     stream: Ints
     correlation: Ints
     wait_stream: Ints
     wait_correlation: Ints
+    wait_event: Ints
+    event: Ints
 
 
 @dataclass(frozen=True, kw_only=True)

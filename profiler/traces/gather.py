@@ -60,7 +60,9 @@ _NUMBERS = {
         *("occupancy", "blocks_per_sm", "warps_per_sm", "bandwidth_gbs", "message_elements", "group_size"),
     ),
     "allocations": ("address", "device_type", "total_allocated", "total_reserved"),
-    "syncs": ("external_id", "device", "stream", "correlation", "wait_stream", "wait_correlation"),
+    "syncs": (
+        *("external_id", "device", "stream", "correlation", "wait_stream", "wait_correlation", "wait_event", "event"),
+    ),
     "flows": (),
     "others": ("external_id",),
 }

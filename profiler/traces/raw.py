@@ -49,6 +49,8 @@ class Args(msgspec.Struct, gc=False, frozen=True):
     # synchronisation
     wait_stream: Id = _named("wait_on_stream")
     wait_correlation: int = _named("wait_on_cuda_event_record_corr_id")
+    wait_event: int = _named("wait_on_cuda_event_id")
+    event: int = _named("event_id")
     # the allocator
     allocated_bytes: int = _named("Bytes", 0)
     address: int = _named("Addr")

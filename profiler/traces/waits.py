@@ -6,7 +6,7 @@ which its own stream waits for; a host waits for the stream or the event that it
 taken for one: whatever ended last before.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from profiler.traces.idle import waits_for_gpu
 
 STREAM_WAITS, EVENT_WAITED, STREAM_WAITED = "Stream Wait Event", "Event Sync", "Stream Sync"
 _LATEST = np.iinfo(np.int64).max
+_CALLS = 2**32  # correlations are 32 bits wide
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class _Streams:
         before = np.full(self.num_kernels, -1)
         for places, _ in self._of.values():
             before[places[1:]] = places[:-1]
-        waits = trace.syncs.take(_are(trace, trace.syncs, STREAM_WAITS))
+        waits = _with_records(trace).take(_are(trace, trace.syncs, STREAM_WAITS))
         producer = self._last_before(waits.device, waits.wait_stream, _called(trace, waits.wait_correlation, -1))
         asked = _called(trace, waits.correlation, _LATEST)
         asked = np.where(asked == _LATEST, waits.start_ns, asked)
@@ -83,7 +84,7 @@ class _Streams:
 
     def waited_for(self, trace: Trace, calls: Launches, otherwise: Ints) -> Ints:
         """The kernel that each waiting call names by its stream or event; `otherwise` where it names none."""
-        syncs = trace.syncs
+        syncs = _with_records(trace)
         is_event, is_stream = _are(trace, syncs, EVENT_WAITED), _are(trace, syncs, STREAM_WAITED)
         stream = np.where(is_event, syncs.wait_stream, syncs.stream)
         until = np.where(is_event, _called(trace, syncs.wait_correlation, -1), _called(trace, syncs.correlation, -1))
@@ -107,6 +108,32 @@ class _Streams:
             there = (index >= 0) & (index < len(places))
             found[rows[there]] = places[index[there]]
         return found
+
+
+def _with_records(trace: Trace) -> Syncs:
+    """The rows with the stream and the call that recorded the event which each waits for, by the cuda_event rows.
+
+    Kineto (until 2026) names them itself, but as they stand when it comes to the row: -1 where the record comes later
+    in CUPTI's buffers, a later record where an event is used twice. The one that counts is the last before the wait;
+    correlations number the calls in their order.
+    """
+    syncs = trace.syncs
+    records = syncs.take(syncs.event >= 0)
+    _, which = np.unique(
+        np.stack((np.append(records.device, syncs.device), np.append(records.event, syncs.wait_event))),
+        axis=1,
+        return_inverse=True,
+    )
+    event, wanted = np.split(which, [len(records)])
+    order = np.lexsort((records.correlation, event))
+    calls = _CALLS * event[order] + records.correlation[order]
+    index = np.searchsorted(calls, _CALLS * wanted + syncs.correlation, side="left") - 1
+    known = (index >= 0) & (syncs.wait_event >= 0)
+    known[known] = event[order][index[known]] == wanted[known]
+    row = order[index[known]]
+    stream, correlation = syncs.wait_stream.copy(), syncs.wait_correlation.copy()
+    stream[known], correlation[known] = records.stream[row], records.correlation[row]
+    return replace(syncs, wait_stream=stream, wait_correlation=correlation)
 
 
 def _called(trace: Trace, correlation: Ints, otherwise: int) -> Ints:

@@ -143,7 +143,6 @@ def test_the_arithmetic_of_a_whole_unet_traces_without_a_graph_break(kind: str) 
 
 
 @gpu
-@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")
 def test_inductor_compiles_the_operators_with_what_stands_around_them() -> None:
     made, _ = subject(workload(mode="train", device="cuda"), Combo(fusion="norm_act", memory_format="channels_last"))
     block = made.unet.mid_block.resnets[0]

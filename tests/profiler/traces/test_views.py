@@ -256,6 +256,25 @@ def test_the_critical_path_follows_streams_and_events_where_the_trace_names_them
     assert _path(*rows) == [*start, *guessed, *end], "without them, what ended last"
 
 
+def test_an_event_is_the_last_that_was_recorded_before_the_wait() -> None:
+    """Whatever kineto says of it: nothing where the record comes later in its buffers, or an event's later use."""
+    rows = (*TWO_STREAMS, launch(24, 30, name="cudaEventSynchronize", until=72))
+    for said in (-1, 40):
+        on_event = {"stream": 20, "wait_on_stream": said, "wait_on_cuda_event_record_corr_id": said}
+        made = {"device": 0, "event_id": 5, "stream": 7}
+        records = (
+            event("cuda_event", "cudaEvent", 70, 71, correlation=30, **made | {"stream": 20}),
+            event("cuda_event", "cudaEvent", 14, 14, correlation=20, **made),
+            event("cuda_event", "cudaEvent", 15, 15, correlation=20, **made | {"event_id": 6, "stream": 20}),
+        )
+        wait = event(
+            "cuda_sync", "Stream Wait Event", 15, 16, correlation=21, device=0, wait_on_cuda_event_id=5, **on_event
+        )
+        done = event("cuda_sync", "Event Sync", 30, 72, correlation=24, device=0, **ON_EVENT | {"stream": 4294967295})
+        path = _path(*rows, *records, wait, done)
+        assert [row[1] for row in path if row[0] == "kernel"] == ["a", "c"]
+
+
 def _path(*rows: Row) -> list[tuple[str, str | None, int]]:
     path = critical_path(attributed(step(0, 100), *rows)).to_pylist()
     return [(row["kind"], row["name"], row["duration_ns"]) for row in path]

@@ -46,5 +46,10 @@ def test_a_kernel_waits_for_the_event_of_another_stream_and_the_host_for_its_end
     on_main = np.flatnonzero(product & (streams == streams[0]))
     on_side = np.flatnonzero(product & (streams != streams[0]))
     place = {row: number for number, row in enumerate(waits.order.tolist())}
-    assert waits.before[place[on_side[0]]] == place[on_main[-1]]
+    asked, columns = (
+        found.trace.syncs,
+        ("name", "stream", "correlation", "event", "wait_event", "wait_stream", "wait_correlation"),
+    )
+    told = [{name: getattr(asked, name).tolist() for name in columns}, sorted(names)]  # of a trace one cannot look at
+    assert waits.before[place[on_side[0]]] == place[on_main[-1]], told
     assert place[on_side[-1]] in waits.waited_for
