@@ -38,7 +38,7 @@ from profiler.devices import datasheet_tflops, matmul_ceiling_tflops
 from profiler.environment import git_commit, probe, result_variables
 from profiler.flops import forward_flop_per_sample, step_flop
 from profiler.machine import Machine
-from profiler.optims import apply_all, compilation
+from profiler.optims import apply_all, attention, compilation
 from profiler.record import TRACE_SUFFIX, Record, SweepPlace
 from profiler.steps import CountedStep, Step, make_step, no_phase
 from profiler.subject import (
@@ -221,7 +221,7 @@ def _run(
     progress("verify", "")
     own_evidence = tuple(verify.verify(evidence, trace, subject) for evidence in found.evidence)
     found.evidence = scaling.merge_evidence(world.gather(own_evidence))
-    found.attention_observed = verify.observed_attention(trace)
+    found.attention_observed = attention.observed_calls(trace)
     findings.note_trace(trace, subject, found)
     findings.note_scaling(subject, step.count, found)
     findings.note_memory(peaks, held, trace, subject, found)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from profiler.optims import FAMILY
-from profiler.optims.attention import OBSERVED
 from profiler.record import Evidence
 from profiler.subject import Subject
 from profiler.tracing import Trace
@@ -37,19 +36,6 @@ def verify(evidence: Evidence, trace: Trace, subject: Subject) -> Evidence:
         findings += [finding] if finding else []
     confirmed = not findings if is_checked else None
     return replace(evidence, observed=observed, confirmed=confirmed, finding="; ".join(findings))
-
-
-def observed_attention(trace: Trace) -> dict[str, int]:
-    """Attention kernels per step by family, forward and backward together; the most specific family wins."""
-    calls: Counter[str] = Counter()
-    on_gpu = any(kernel.stream is not None for kernel in trace.found.kernels)
-    kernels = [kernel.name for kernel in trace.found.kernels if kernel.category == "attention"]
-    names = kernels if on_gpu else [op.event.name for op in trace.found.ops]
-    for name, number in Counter(names).items():
-        family = next((family for family, pattern in OBSERVED.items() if re.search(pattern, name)), None)
-        if family and (on_gpu or name.startswith("aten::_")):  # aten::softmax calls aten::_softmax: count one
-            calls[family] += number
-    return {family: round(number / trace.num_steps) for family, number in calls.most_common()}
 
 
 def count(pattern: str, names: Counter[str]) -> int:

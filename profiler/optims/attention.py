@@ -72,6 +72,9 @@ FLASH_ATTN_4 = _NOT_TRITON + r"flash_attn_?cute"  # kernel_cutlass_kernel_flash_
 FLEX = r"^triton_tem\w*flex_attention"
 SOFTMAX = r"[Ss]oft[Mm]ax"
 _BACKWARD = re.compile(r"backward|_bwd|bprop|fmha_cutlassB")
+# Kernels that one call launches beside its main one: FlashAttention adds up a split sequence, prepares a backward and
+# converts its dQ. A call is counted once, by the main one.
+_HELPER = re.compile(r"splitkv_combine|dot_do_o|convert_d[qk]|bwd_(pre|post)process")
 
 # What a trace shows, most specific first; math is the softmax of materialised scores.
 OBSERVED = {
@@ -198,6 +201,25 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
     return observed, f"layers that were promised {promised} ran {others}" if others else ""
 
 
+def observed_calls(trace: Trace) -> dict[str, int]:
+    """Attention calls per step by the family of their kernel, forward and backward together.
+
+    A call is its main kernel on a GPU and its operator on a CPU; the most specific family wins.
+    """
+    calls: Counter[str] = Counter()
+    on_gpu = any(kernel.stream is not None for kernel in trace.found.kernels)
+    kernels = [kernel.name for kernel in trace.found.kernels if kernel.category == "attention"]
+    names = kernels if on_gpu else [op.event.name for op in trace.found.ops]
+    for name, number in Counter(names).items():
+        family = next((family for family, pattern in OBSERVED.items() if re.search(pattern, name)), None)
+        is_call = (
+            not _HELPER.search(name) if on_gpu else name.startswith("aten::_")
+        )  # aten::softmax calls aten::_softmax
+        if family and is_call:
+            calls[family] += number
+    return {family: round(number / trace.num_steps) for family, number in calls.most_common()}
+
+
 def _check_kernels(evidence: Evidence, trace: Trace) -> tuple[dict[str, Any], str | None]:
     """Whether as many forward kernels ran as layers were promised the kernel; recomputation may add to them."""
     pattern = evidence.must_appear.get(_MUST_APPEAR.get(evidence.choice, ""))
@@ -205,7 +227,9 @@ def _check_kernels(evidence: Evidence, trace: Trace) -> tuple[dict[str, Any], st
         return {}, None
     on_gpu = any(kernel.stream is not None for kernel in trace.found.kernels)
     names = [k.name for k in trace.found.kernels] if on_gpu else [op.event.name for op in trace.found.ops]
-    calls = trace.per_step(sum(bool(re.search(pattern, name)) and not _BACKWARD.search(name) for name in names))
+    beside = (_BACKWARD, _HELPER)
+    is_call = [bool(re.search(pattern, name)) and not any(one.search(name) for one in beside) for name in names]
+    calls = trace.per_step(sum(is_call))
     seen, promised = {"num_forward_kernels": calls}, evidence.facts["num_layers_served"]
     return seen, "" if calls >= promised else f"only {calls:g} of the {promised} promised layers ran the kernel"
 

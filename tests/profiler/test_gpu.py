@@ -15,7 +15,7 @@ from profiler.optims.attention_kernels import Kernel, load
 from profiler.optims.precision import TF32_KERNELS
 from profiler.session import profile
 from profiler.steps import make_step, no_phase
-from profiler.verify import count, observed_attention, verify
+from profiler.verify import count, verify
 from profiler.why_not import why_not
 from profiler.workload import Workload
 from tests.support.unets import collect, errors, inputs_of, of, subject, trace, workload
@@ -97,7 +97,7 @@ def test_a_chosen_kernel_is_the_one_that_runs_in_every_layer(choice: Any, kernel
     traced = trace(made, tmp_path)
     found = next(verify(one, traced, made) for one in evidence if one.family == "attention")
     assert found.confirmed, found.finding
-    assert set(observed_attention(traced)) == {kernel}
+    assert set(attention.observed_calls(traced)) == {kernel}
     per_layer = {what: n for what, n in found.observed.items() if what.startswith(f"{kernel} d")}
     assert sum(per_layer.values()) == found.facts["num_layers"]
 

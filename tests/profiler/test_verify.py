@@ -8,11 +8,11 @@ import torch
 
 from profiler import tracing
 from profiler.combo import FAMILIES, Combo
-from profiler.optims import FAMILY
+from profiler.optims import FAMILY, attention
 from profiler.record import Evidence
 from profiler.subject import Subject
 from profiler.traces.objects import Found
-from profiler.verify import count, observed_attention, verify
+from profiler.verify import count, verify
 from tests.support.traces import attributed, kernel, launch, op, step
 from tests.support.unets import of, subject, trace, workload
 
@@ -115,7 +115,7 @@ def test_an_unconverted_call_under_a_compiled_name_is_found(plain: tuple[Subject
 
 
 def test_attention_is_counted_once_a_layer(plain: tuple[Subject, tracing.Trace]) -> None:
-    assert observed_attention(plain[1]) == {"math": 2 * 8}  # forward and backward
+    assert attention.observed_calls(plain[1]) == {"math": 2 * 8}  # forward and backward
 
 
 def test_what_is_observed_counts_per_step_and_a_triton_kernel_once(plain: tuple[Subject, tracing.Trace]) -> None:

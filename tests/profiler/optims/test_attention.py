@@ -20,7 +20,9 @@ from profiler.optims.attention import KernelProcessor
 from profiler.record import Evidence
 from profiler.steps import make_step, no_phase
 from profiler.subject import NotApplicable, Subject
-from profiler.verify import observed_attention, verify
+from profiler.traces.objects import Found
+from profiler.verify import verify
+from tests.support.traces import attributed, kernel, step
 from tests.support.unets import FACTORIES, SMALL, collect, compare, inputs_of, subject, trace, workload
 from tests.support.vectors import vector_types
 
@@ -46,7 +48,7 @@ def test_the_trace_bears_the_choice_out(kind: str, mode: str, choice: Any, tmp_p
     assert found.facts["num_layers_served"] == layers
     ran = {f"{ON_A_CPU[choice]} d{dim}": count for dim, count in found.facts["head_dims"].items()}
     assert {what: count for what, count in found.observed.items() if " d" in what} == ran
-    assert observed_attention(traced) == {ON_A_CPU[choice]: layers * (2 if mode == "train" else 1)}
+    assert attention.observed_calls(traced) == {ON_A_CPU[choice]: layers * (2 if mode == "train" else 1)}
 
 
 def test_layers_and_head_dims_are_counted() -> None:
@@ -243,6 +245,25 @@ def test_a_mask_is_refused() -> None:
 def test_a_kernels_name_tells_its_family(name: str, family: str | None) -> None:
     found = next((f for f, pattern in attention.OBSERVED.items() if re.search(pattern, name)), None)
     assert found == family
+
+
+def test_a_call_is_its_main_kernel_however_many_it_launches(tmp_path: Path) -> None:
+    made, _ = subject(workload())
+    split = ("flash_fwd_splitkv_kernel", "flash_fwd_splitkv_combine_kernel")
+    back = ("flash_bwd_dot_do_o_kernel", "flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel", "flash_bwd_convert_dq_kernel")
+    rows = [kernel(f"void flash::{name}<Flash_traits>", 10 * n, 10 * n + 5) for n, name in enumerate((*split, *back))]
+    traced = replace(trace(made, tmp_path), found=Found(attributed(step(0, 100), *rows)))
+    assert attention.observed_calls(traced) == {"flash_attn": 2}
+    promised = Evidence(
+        family="attention",
+        choice="flash_attn_2",
+        facts={"num_layers_served": 2},
+        must_appear={"flash_attn": attention.OBSERVED["flash_attn"]},
+    )
+    compiled = replace(made, combo=Combo(attention="flash_attn_2", compilation="default"))
+    facts, finding = attention.check(promised, traced, compiled)
+    assert facts == {"num_forward_kernels": 1}
+    assert finding == "only 1 of the 2 promised layers ran the kernel"
 
 
 @pytest.mark.parametrize(("device", "must"), [("cpu", set()), ("cuda", {"math"})])
