@@ -4,6 +4,7 @@ A part is ranked by what its remedy can win, not by its size: convolutions at th
 run of the same workload, device and boot differs in the remedy alone, its measured gain takes the place of the bound.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from profiler.record import Record
 from profiler.why_not import why_not
 from store import db, views
 from store.db import StoreError
-from store.remedies import Candidate, Seen, candidates
+from store.remedies import LARGER, Candidate, Seen, candidates
 
 LEAST_SHARE = 0.01  # of the step: less is not worth a sentence
 COLUMNS = {
@@ -89,7 +90,38 @@ def _row(one: Candidate, seen: Seen, siblings: Mapping[str, tuple[str, float]]) 
         if run_id is not None:
             row |= {"saves_ms": seen.step_ms - step_ms, "is_measured": True, "run_id": run_id}
         break
+    else:
+        row["remedy"] += _beside(one, seen.record, siblings)
     return row | {"share": row["saves_ms"] / seen.step_ms}
+
+
+def _beside(one: Candidate, record: Record, siblings: Mapping[str, tuple[str, float]]) -> str:
+    """Where no choice is known to help: which of its families were not tried here, and which cannot be, and why.
+
+    Empty where no family bears on it, and for a foreign trace.
+    """
+    combo, workload, machine = record.combo, record.workload, record.machine
+    if combo is None or workload is None or machine is None or not one.choices:
+        return ""
+    untried, impossible = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for family, name in _others(one, combo):
+        changed = Combo.from_dict(combo.to_dict() | {family: name})
+        reason = why_not(changed, workload, machine)
+        if reason is None and changed.key not in siblings:
+            untried[family].append(name)
+        elif reason and {family: name} in one.choices:
+            impossible[reason].append(f"{family}={name}")
+    said = "".join(f"; untried here: {family}={', '.join(names)}" for family, names in untried.items())
+    said += "".join(f"; not possible here: {', '.join(names)} ({reason})" for reason, names in impossible.items())
+    return said or ("; no choice of Steplens shortens it" if one.otherwise == LARGER else "")
+
+
+def _others(one: Candidate, combo: Combo) -> Iterator[tuple[str, str]]:
+    """All choices but the baseline's of the families that bear on it, and that go on from the combo."""
+    for family in dict.fromkeys(family for choice in one.choices for family in choice):
+        for name in choices(family)[1:]:
+            if _goes_on(family, getattr(combo, family), name):
+                yield family, name
 
 
 def _words(choice: Mapping[str, str]) -> str:

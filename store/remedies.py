@@ -29,19 +29,33 @@ class Seen:
         return self.record.metrics.step_ms or self.wall_ms
 
     @property
-    def idle_factor(self) -> float:
-        """How much of the traced idle time the timed step has at most: what it lasts beyond the busy time."""
-        idle = sum(ms for part, ms in self.parts.items() if part.startswith("idle:"))
-        busy = sum(self.parts.values()) - idle
-        return min(1.0, max(0.0, self.step_ms - busy) / idle) if idle else 0.0
+    def busy_factor(self) -> float:
+        """What brings work of the traced step to the timed one.
+
+        On a CPU the profiler slows operators and all else. On a GPU it slows the host alone, but clocks may have been
+        lower: work cannot outlast the step.
+        """
+        traced = self._busy_ms if self.summary["on_gpu"] else self.wall_ms
+        return min(1.0, self.step_ms / traced) if traced else 1.0
 
     @property
-    def busy_factor(self) -> float:
-        """On a CPU the profiler slows the operators themselves."""
-        return 1.0 if self.summary["on_gpu"] else min(1.0, self.step_ms / self.wall_ms)
+    def idle_factor(self) -> float:
+        """The same for idle time; on a GPU at most what the timed step lasts beyond its work."""
+        if not self.summary["on_gpu"]:
+            return self.busy_factor
+        idle = sum(self.parts.values()) - self._busy_ms
+        return min(1.0, max(0.0, self.step_ms - self._busy_ms) / idle) if idle > 0 else 0.0
+
+    @property
+    def _busy_ms(self) -> float:
+        return sum(ms for part, ms in self.parts.items() if not part.startswith("idle:"))
+
+    def work(self, ms: float) -> float:
+        """Time of kernels or operators of the traced step, as in the timed one."""
+        return ms * self.busy_factor
 
     def part(self, *names: str) -> float:
-        return sum(self.parts.get(name, 0.0) for name in names) * self.busy_factor
+        return self.work(sum(self.parts.get(name, 0.0) for name in names))
 
     def idle(self, *reasons: str) -> float:
         return sum(self.parts.get(f"idle: {reason}", 0.0) for reason in reasons) * self.idle_factor
@@ -68,7 +82,7 @@ def _launches(seen: Seen) -> Iterator[Candidate]:
     if not seen.summary["on_gpu"]:
         most = seen.idle("outside of operators")
         why = "Python and the framework between operators"
-        yield Candidate(what="Python overhead", most_ms=most, why=why, choices=_COMPILED, otherwise=_LARGER)
+        yield Candidate(what="Python overhead", most_ms=most, why=why, choices=_COMPILED, otherwise=LARGER)
         return
     statistics = seen.summary["launches"] or {}
     count = statistics.get("num_launches", 0) / seen.summary["num_steps"]
@@ -80,7 +94,7 @@ def _launches(seen: Seen) -> Iterator[Candidate]:
         most_ms=seen.idle("host", "queue"),
         why=f"it is idle until Python has launched the next kernel{told}",
         choices=({"compilation": "reduce_overhead"}, {"cuda_graphs": "whole_step"}, {"compilation": "default"}),
-        otherwise=_LARGER,
+        otherwise=LARGER,
     )
 
 
@@ -92,7 +106,7 @@ def _waits(seen: Seen) -> Iterator[Candidate]:
 def _attention(seen: Seen) -> Iterator[Candidate]:
     if seen.record.combo is None or seen.record.combo.attention != "math":
         return
-    products = _time(seen, seen.roofline["name"].isin(("aten::bmm", "aten::baddbmm"))) * seen.busy_factor
+    products = _time(seen, seen.roofline["name"].isin(("aten::bmm", "aten::baddbmm")))
     yield Candidate(
         what="Attention writes all scores to memory",
         most_ms=min(seen.part("attention") + products, seen.part("attention", "gemm")),
@@ -111,10 +125,10 @@ def _precision(seen: Seen) -> Iterator[Candidate]:
     now = "tf32" if seen.record.combo is not None and seen.record.combo.precision == "tf32" else "fp32"
     compute = products["flop"].astype(float) / peaks["half"] / 1e9
     memory = products["num_bytes"].astype(float) / 2 / peaks["gbs"] / 1e6
-    floor = (compute.where(compute > memory, memory) * products["num_calls"]).sum()
+    floor = float((compute.where(compute > memory, memory) * products["num_calls"]).sum())
     yield Candidate(
         what="Products in 32 bits",
-        most_ms=float(products["step_ms"].sum() - floor),
+        most_ms=seen.work(float(products["step_ms"].sum())) - floor,
         why=f"{len(products)} kinds of matmuls and convolutions have fp32 inputs; 16 bits run on Tensor Cores at "
         f"{peaks['half']:,.0f} TFLOP/s against {peaks[now]:,.0f}",
         choices=({"precision": "bf16"}, {"precision": "bf16_amp"}, {"precision": "fp16"}, {"precision": "tf32"}),
@@ -134,9 +148,10 @@ def _roofs(seen: Seen) -> Iterator[Candidate]:
         if own.empty:
             continue
         share = 1 - own["lost_ms"].sum() / own["step_ms"].sum()
-        why = f"{own['step_ms'].sum():.3g} ms at {share:.0%} of the datasheet's roof; a large matmul reaches {best:.0%}"
-        most = float((own["step_ms"] * (1 - own["roof_share"] / best)).clip(lower=0).sum())
-        yield Candidate(what=what, most_ms=most, why=why, choices=choice, otherwise=_LARGER)
+        now = f"{seen.work(float(own['step_ms'].sum())):.3g} ms at {share:.0%} of the datasheet's roof"
+        why = f"{now}; a large matmul reaches {best:.0%}"
+        most = seen.work(float((own["step_ms"] * (1 - own["roof_share"] / best)).clip(lower=0).sum()))
+        yield Candidate(what=what, most_ms=most, why=why, choices=choice, otherwise=LARGER)
 
 
 def _layout(seen: Seen) -> Iterator[Candidate]:
@@ -157,7 +172,7 @@ def _memory_bound(seen: Seen) -> Iterator[Candidate]:
         most_ms=seen.part("norm", "elementwise", "reduction"),
         why=f"{why}, even compiled" if compiles else f"{why}; fused, most of that goes away",
         choices=(*_COMPILED, {"fusion": "all"}, {"fusion": "norm_act"}),
-        otherwise="fuse them (torch.compile)" if not compiles else _LARGER,
+        otherwise="fuse them (torch.compile)" if not compiles else LARGER,
     )
 
 
@@ -174,7 +189,7 @@ def _optimizer(seen: Seen) -> Iterator[Candidate]:
 def _recompute(seen: Seen) -> Iterator[Candidate]:
     yield Candidate(
         what="Forwards that run again",
-        most_ms=seen.phases.get("recompute", 0.0) * seen.busy_factor,
+        most_ms=seen.work(seen.phases.get("recompute", 0.0)),
         why="checkpointing pays with time for memory",
         choices=({"checkpointing": "selective"}, {"checkpointing": "alternate"}, {"checkpointing": "none"}),
         otherwise="checkpoint fewer blocks, if memory allows",
@@ -197,7 +212,7 @@ def _traffic(seen: Seen) -> Iterator[Candidate]:
 
 
 def _time(seen: Seen, chosen: pd.Series) -> float:
-    return float(seen.roofline.loc[chosen, "step_ms"].sum())
+    return seen.work(float(seen.roofline.loc[chosen, "step_ms"].sum()))
 
 
 _REACHABLE = 0.8  # of the datasheet, where no matmul was measured in the same run
@@ -206,7 +221,7 @@ _PRODUCTS: tuple[tuple[str, str, tuple[dict[str, Any], ...]], ...] = (
     ("Attention below its roof", "attention", ({"attention": "flash_attn_4"},)),
     ("Matmuls below their roof", "mm|linear", ({"compilation": "max_autotune"}, {"quantization": "fp8"})),
 )
-_LARGER = "a larger batch; no choice of Steplens shortens it"
+LARGER = "a larger batch"
 _COMPILED = ({"compilation": "default"}, {"compilation": "regional"})
 _WAITS = (
     (

@@ -91,7 +91,8 @@ def _show_fixes(rows: pd.DataFrame, summary: dict[str, Any]) -> None:
                 st.markdown("\n".join(f"- {_sentence(row)}" for row in rows.iloc[MOST_FIXES:].itertuples()))
         st.caption(
             "*At most*: the whole of that time, as if it could vanish; gains of several do not add up. "
-            "*Measured*: what a run of this store that differs in nothing else has won."
+            "*Measured*: what a run of this store that differs in nothing else has won. All times are of the "
+            "timed step: those of the traced one are scaled to it."
         )
 
 
@@ -107,7 +108,8 @@ def _say_slowdown(step_ms: float | None, traced_ms: float) -> None:
     if step_ms and traced_ms > SLOWER * step_ms:
         st.caption(
             f"The profiler slows the host: this step took {readable.number(traced_ms, 'ms')}, a timed one "
-            f"{readable.number(step_ms, 'ms')}. Above, idle time counts as far as the timed step has room for it."
+            f"{readable.number(step_ms, 'ms')}. The parts drawn here are the traced step's; what to fix first is told "
+            "of the timed one."
         )
 
 

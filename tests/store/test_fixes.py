@@ -75,6 +75,31 @@ def test_idle_time_counts_as_far_as_the_timed_step_has_it(tmp_path: Path) -> Non
     assert fast.loc["The GPU waits for the host", "saves_ms"] <= 0.008 + 1e-9
 
 
+def test_all_times_are_of_the_timed_step(tmp_path: Path) -> None:
+    """A trace at lower clocks: each figure shrinks alike, those of products, too."""
+    whole = ranked(tmp_path / "a", found=recorded(SDPA), combo=FAST, step_ms=step_samples(20.0))
+    half = ranked(tmp_path / "b", found=recorded(SDPA), combo=FAST, step_ms=step_samples(6.0))
+    work = [name for name in whole.index if name in half.index and "waits" not in name]
+    assert {"Convolutions below their roof", "Copies that only change layout"} <= set(work)
+    factors = half.loc[work, "saves_ms"] / whole.loc[work, "saves_ms"]
+    assert 0.1 < factors.iloc[0] < 0.9
+    assert factors.tolist() == pytest.approx([factors.iloc[0]] * len(work))
+
+
+def test_what_was_not_tried_is_not_said_to_be_of_no_use(tmp_path: Path) -> None:
+    combo = Combo(attention="sdpa", precision="bf16_amp", memory_format="channels_last")
+    workload = type(GPU_WORKLOAD)(model="sd15", mode="train", batch=16, device="cuda")
+    how: dict[str, Any] = {"combo": combo, "workload": workload, "step_ms": step_samples(150.0)}
+    remedy = ranked(tmp_path / "a", found=recorded(TRAIN), **how).loc["Attention below its roof", "remedy"]
+    assert "untried here: attention=sdpa_flash, sdpa_efficient, sdpa_cudnn, flex" in remedy
+    assert "not possible here: attention=flash_attn_4" in remedy
+    assert "pip install" in remedy
+    assert "no choice" not in remedy
+    tried = [(replace(combo, attention=name), 160.0) for name in ("sdpa_flash", "sdpa_efficient", "flex")]
+    remedy = ranked(tmp_path / "b", *tried, found=recorded(TRAIN), **how).loc["Attention below its roof", "remedy"]
+    assert "untried here: attention=sdpa_cudnn; not" in remedy
+
+
 def test_choices_that_are_made_are_not_recommended(tmp_path: Path) -> None:
     combo = Combo(attention="sdpa", precision="bf16_amp", memory_format="channels_last", optimizer="adamw_fused",
                   compilation="default")  # fmt: skip
