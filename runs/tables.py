@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from profiler.machine import Machine
-from profiler.record import Imported, Metrics, Record
+from profiler.record import Imported, Metrics, Record, facts_in_words
 from runs.job_queue import JobState
 from runs.sweep import Sweep
 
@@ -143,7 +143,7 @@ def evidence_table(record: Record) -> Table:
         table.add_column(name, overflow="fold")
     words = {True: "[green]confirmed[/]", False: "[red]not there[/]", None: "not checked"}
     for evidence in record.evidence:
-        facts = ", ".join(f"{name} {value}" for name, value in {**evidence.facts, **evidence.observed}.items())
+        facts = facts_in_words({**evidence.facts, **evidence.observed})
         table.add_row(evidence.family, evidence.choice, words[evidence.confirmed], evidence.finding or facts)
     return table
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from profiler.combo import FAMILIES, Combo
-from profiler.record import Evidence, Metrics, Record
+from profiler.record import Evidence, Metrics, Record, facts_in_words
 from profiler.workload import Workload
 from store import db
 
@@ -85,7 +85,7 @@ def _run(record: Record) -> Row:
         "torch": machine and machine.torch,
         "cuda": machine and machine.cuda,
         "launch_verdict": record.launch_verdict,
-        "attention_observed": _text(dict(sorted(record.attention_observed.items(), key=lambda item: -item[1]))) or None,
+        "attention_observed": _calls(record.attention_observed) or None,
         "trace_file": record.trace_file,
         "of_whole_trace": record.imported is not None and record.imported.num_steps == 0,
         "schema_version": record.schema_version,
@@ -133,10 +133,10 @@ def _evidence(run_id: str, evidence: Evidence) -> Row:
         "family": evidence.family,
         "choice": evidence.choice,
         "confirmed": evidence.confirmed,
-        "facts": _text(evidence.facts),
+        "facts": facts_in_words(evidence.facts),
         "must_appear": _patterns(evidence.must_appear),
         "must_not_appear": _patterns(evidence.must_not_appear),
-        "observed": _text(evidence.observed),
+        "observed": facts_in_words(evidence.observed),
         "finding": evidence.finding,
     }
 
@@ -147,9 +147,9 @@ def table_of(name: str, rows: Sequence[Row]) -> pa.Table:
     return pa.table([pa.array([row[field.name] for row in rows], field.type) for field in schema], schema=schema)
 
 
-def _text(facts: Mapping[str, Any]) -> str:
-    """E.g. 'cudnn 30, math 2'."""
-    return ", ".join(f"{name} {value}" for name, value in facts.items())
+def _calls(observed: Mapping[str, int]) -> str:
+    """The most first, e.g. 'cudnn 30, math 2'."""
+    return ", ".join(f"{name} {calls}" for name, calls in sorted(observed.items(), key=lambda item: -item[1]))
 
 
 def _patterns(patterns: Mapping[str, str]) -> str:

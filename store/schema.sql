@@ -128,7 +128,7 @@ CREATE TABLE evidence (
     family VARCHAR,
     choice VARCHAR,
     confirmed BOOLEAN,
-    facts VARCHAR,
+    facts VARCHAR,  -- in words, and so is observed
     must_appear VARCHAR,
     must_not_appear VARCHAR,
     observed VARCHAR,

@@ -10,7 +10,7 @@ PARTS = {  # in the order of the stack, with what each is
     "optimizer_state": "kept from step to step",
     "gradients": "of the parameters, as far as they were there at that moment",
     "activations": "kept from forward for backward; in inference all that the forward asked for",
-    "workspace": "freed before the operator that asked for it returned, as cuDNN's",
+    "workspace": "freed before the operator that asked for it returned",
     "temporary": "asked for by backward and optimizer beside gradients, and freed within the step",
     "other": "there before the step: inputs, cuBLAS' workspace, what nobody named",
     "untraced": "of the peak without the profiler, but not in the traced step",

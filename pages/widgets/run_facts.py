@@ -1,6 +1,5 @@
 """One run in words and tables: what it is, how it ended, its kernels, its evidence, where it ran."""
 
-import json
 from typing import Any
 
 import pandas as pd
@@ -146,37 +145,18 @@ def show_evidence(rows: pd.DataFrame, record: dict[str, Any]) -> None:
         return
     table = pd.DataFrame(
         {
-            "family": rows["family"],
-            "choice": rows["choice"],
-            "verdict": rows["confirmed"].map(lambda value: "not checked" if pd.isna(value) else CONFIRMED[bool(value)]),
-            "done": rows["facts"].map(_facts),
-            "observed": rows["observed"].map(_facts),
-            "finding": rows["finding"],
+            "Family": rows["family"],
+            "Requested": rows["choice"],
+            "Verdict": rows["confirmed"].map(lambda value: "not checked" if pd.isna(value) else CONFIRMED[bool(value)]),
+            "What was done": rows["facts"].fillna("").map(readable.escaped),
+            "Observed in the trace, per step": rows["observed"].fillna("").map(readable.escaped),
+            "Finding": rows["finding"].fillna("").map(readable.escaped),
         }
     )
-    columns = {
-        "family": Column.TextColumn("Family", width=120),
-        "choice": Column.TextColumn("Requested", width=120),
-        "verdict": Column.TextColumn("Verdict", width=110),
-        "done": Column.TextColumn("What was done"),
-        "observed": Column.TextColumn("Observed in the trace, per step"),
-        "finding": Column.TextColumn("Finding", width="large"),
-    }
-    st.dataframe(table, hide_index=True, column_config=columns, placeholder="—", height=tables.fit(table))
+    # A table of text wraps where a data frame would cut.
+    st.table(table if table["Finding"].any() else table.drop(columns="Finding"), hide_index=True)
     if record["schema_version"] < PER_STEP:
         st.caption("This run was recorded before compiled kernels counted once: its Triton kernels are twice as many.")
-
-
-def _facts(value: Any) -> str:
-    """A JSON object as words, e.g. 'num_modules 32, share 0.94'."""
-    found = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
-    if isinstance(found, dict):
-        return ", ".join(f"{name} {_facts(number)}" for name, number in found.items())
-    if isinstance(found, list):
-        return " ".join(_facts(part) for part in found)
-    if isinstance(found, float):
-        return f"{found:.10g}"
-    return "" if found is None or found is pd.NA else str(found)
 
 
 def show_environment(record: dict[str, Any]) -> None:

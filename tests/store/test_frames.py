@@ -425,10 +425,10 @@ def test_evidence_in_words(run_ids: list[str]) -> None:
         "family": "attention",
         "choice": "sdpa",
         "confirmed": True,
-        "facts": "num_modules 32",
+        "facts": "modules: 32",
         "must_appear": "a kernel of the fixture: fixture_.*",
         "must_not_appear": "",
-        "observed": "fixture_attention_fwd 32",
+        "observed": "fixture attention fwd: 32",
         "finding": "",
     }
 
