@@ -66,9 +66,8 @@ def test_quick_is_small_and_takes_the_gpu_where_there_is_one(there: Machine | No
     assert {job.workload.device for job in sweep.jobs} == {device}
     assert {job.workload.model for job in sweep.jobs} == {"tiny"}
     assert len({(job.combo, job.workload.mode) for job in runs(sweep)}) >= 8
-    for mode in ("inference", "train"):
-        compiled = [j for j in runs(sweep) if j.workload.mode == mode and j.combo.compilation != "eager"]
-        assert len(compiled) == 1
+    compiled = [job.workload.mode for job in runs(sweep) if job.combo.compilation != "eager"]
+    assert compiled == ["inference", "train"][: 2 if device == "cuda" else 1]
     assert sweep.estimate.likely_s < (500 if device == "cpu" else 400)
     assert sweep.estimate.is_rough
 
@@ -174,12 +173,11 @@ def test_runs_of_another_batch_are_a_wider_guess_and_of_another_mode_none() -> N
 
 
 def test_measuring_narrows_the_range_of_a_plan_and_hardly_moves_it() -> None:
-    """By what the eleven runs took on two busy cores."""
+    """By what the runs took on two busy cores."""
     took = {
         ("inference", "eager"): (14.5, 7.0, 9.3, 22.5),
         ("inference", "default"): (175.6,),
         ("train", "eager"): (20.5, 8.5, 34.3, 10.5),
-        ("train", "regional"): (249.8,),
     }
     known = {("tiny", mode, compilation, "cpu", 2, 128): seconds for (mode, compilation), seconds in took.items()}
     first, ranges = expand("quick", None, CPU).estimate, []
