@@ -11,7 +11,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -114,6 +114,15 @@ def query(
         relation = cursor.sql(_text(name), params=parameters)
         types = {n: _PANDAS_TYPES[str(t)] for n, t in zip(relation.columns, relation.types, strict=True)}
         return relation.df().astype(types)
+
+
+def of_runs(tables: Mapping[str, pa.Table], columns: Mapping[str, pa.DataType]) -> pa.Table:
+    """The rows of several runs in one table, their run_id in a last column; tables has a table of columns by run_id."""
+    named = [
+        table.append_column("run_id", pa.array([run_id] * table.num_rows, pa.string()))
+        for run_id, table in tables.items()
+    ]
+    return pa.concat_tables([pa.schema({**columns, "run_id": pa.string()}).empty_table(), *named])
 
 
 def rows(connection: Connection, name: str, **parameters: Any) -> list[tuple[Any, ...]]:

@@ -149,19 +149,14 @@ def peak_parts(run_ids: Sequence[str], *, database: Path | None = None) -> pd.Da
 
     untraced is what peak_gib, the peak without the profiler, has beyond that. Runs without a timeline are left out.
     """
+    run_ids = list(dict.fromkeys(run_ids))
     with db.reading(_database(database)) as connection:
-        known = _by_id(connection, list(dict.fromkeys(run_ids)))[["run_id", "combo_label", "peak_allocated_gib"]]
-    parts = [_peak_parts_of(str(run), str(label), peak, database) for run, label, peak in known.to_numpy().tolist()]
-    return pd.concat([_peak_parts_of("", "", None, database), *parts], ignore_index=True)
-
-
-def _peak_parts_of(run_id: str, label: str, peak_gib: float | None, database: Path | None) -> pd.DataFrame:
-    schema = pa.schema(_MEMORY)
-    rows = _rows_of_file(run_id, "memory", _MEMORY, database) if run_id else schema.empty_table()
-    frame = _query_rows("peak_parts", rows, table="memory", peak_gib=peak_gib)
-    frame.insert(0, "run_id", pd.Series(run_id, index=frame.index, dtype="str"))
-    frame.insert(1, "combo_label", pd.Series(label, index=frame.index, dtype="str"))
-    return frame.assign(peak_gib=pd.Series(peak_gib, index=frame.index, dtype="float64"))
+        known = _by_id(connection, run_ids)[["run_id", "combo_label", "peak_allocated_gib"]]
+    rows = db.of_runs(
+        {run_id: _rows_of_file(run_id, "memory", _MEMORY, database) for run_id in known["run_id"]}, _MEMORY
+    )
+    with db.scratch() as connection:
+        return db.query(connection, "peak_parts", {"memory": rows, "run": pa.Table.from_pandas(known)}, run_ids=run_ids)
 
 
 def alive(run_id: str, *, database: Path | None = None) -> pd.DataFrame:

@@ -142,13 +142,8 @@ def waterfall(before: str, after: str, cut: str, *, database: Path | None = None
 def part_matrix(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
     """One row per run and part of its step, for the runs that have views; a run's rows add up to its wall time."""
     tables = {run_id: _rows(_place(run_id, database), "ledger") for run_id in run_ids}
-    named = [
-        table.append_column("run_id", pa.array([run_id] * table.num_rows, pa.string()))
-        for run_id, table in tables.items()
-    ]
-    none = pa.schema(SCHEMAS["ledger"] | {"run_id": pa.string()}).empty_table()
     with db.scratch() as connection:
-        return db.query(connection, "part_matrix", {"ledger": pa.concat_tables([none, *named])})
+        return db.query(connection, "part_matrix", {"ledger": db.of_runs(tables, SCHEMAS["ledger"])})
 
 
 def _query(run_id: str, table: str, query: str, database: Path | None) -> pd.DataFrame:
