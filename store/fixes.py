@@ -15,8 +15,7 @@ import pandas as pd
 from profiler.combo import Combo, choices
 from profiler.record import Record
 from profiler.why_not import why_not
-from store import db, views
-from store.db import StoreError
+from store import db, folders, views
 from store.remedies import LARGER, Candidate, Seen, candidates
 
 LEAST_SHARE = 0.01  # of the step: less is not worth a sentence
@@ -28,12 +27,10 @@ COLUMNS = {
 
 def fixes(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     """One row per thing to fix, the most time first: saves_ms per step is measured or, else, a bound from above."""
-    with db.reading((database or db.default_database()).absolute()) as connection:
+    database = (database or db.default_database()).absolute()
+    folder = folders.of_run(run_id, database)
+    with db.reading(database) as connection:
         siblings = {key: (run, ms) for key, run, ms in db.rows(connection, "siblings", run_id=run_id)}
-        found = db.rows(connection, "folder_of_run", run_id=run_id)
-    if not found:
-        raise StoreError(f"no run {run_id} in the index: see python -m store runs")
-    folder = Path(found[0][0])
     summary, parts, products = views.parts_and_roofline(views.place_of(run_id, folder))
     if summary is None:
         return _frame([])

@@ -47,16 +47,16 @@ def default_roots() -> list[Path]:
 def of_run(run_id: str, database: Path) -> Path:
     """The folder of an indexed run. Raises StoreError for a run that is not."""
     state = database.stat() if database.exists() else None
-    return _folder_of(run_id, database, state and (state.st_ino, state.st_mtime_ns, state.st_size))
-
-
-@lru_cache(maxsize=4096)  # a page asks for the same run's folder a dozen times, and an open takes 15 ms
-def _folder_of(run_id: str, database: Path, state: object) -> Path:
-    with db.reading(database) as connection:
-        found = db.rows(connection, "folder_of_run", run_id=run_id)
-    if not found:
+    found = _folders(database, state and (state.st_ino, state.st_mtime_ns, state.st_size)).get(run_id)
+    if found is None:
         raise db.StoreError(f"no run {run_id} in the index: see python -m store runs")
-    return Path(found[0][0])
+    return found
+
+
+@lru_cache(maxsize=4)  # of one state of the index: a page asks for dozens of folders, and an open takes 15 ms
+def _folders(database: Path, state: object) -> dict[str, Path]:
+    with db.reading(database) as connection:
+        return {run_id: Path(folder) for run_id, folder in db.rows(connection, "folders")}
 
 
 def scan(roots: Iterable[Path]) -> dict[str, Found]:
