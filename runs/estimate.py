@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from profiler.combo import Combo
+from profiler.workload import Workload
 from runs.job import Job
 
 # (model, mode, compilation, device, batch, resolution) -> seconds of each run of this home that measured to its end
@@ -27,7 +29,7 @@ _GUESSED = 2.0  # a rule of thumb, or a run of another batch: within that much e
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """Seconds that something takes: likely, and between which bounds. Rough: a rule of thumb is a part of it."""
+    """Seconds that something takes: likely, and between which bounds. Rough: no run of the same kind tells a part."""
 
     low_s: float = 0.0
     likely_s: float = 0.0
@@ -65,16 +67,20 @@ def estimate_job(job: Job, durations: Durations | None = None) -> Estimate:
     The bounds hold the middle half of what earlier runs took: one more narrows a plan's range and seldom moves it.
     """
     seen = durations or {}
-    if job.kind == "probe":
-        return _within(_START_S["cuda"], [_START_S["cuda"]], _GUESSED, job, is_rough=True)
     if job.kind == "measure":
-        like = _like(job)
-        if same := seen.get(like):
+        kind = like(job.combo, job.workload)
+        if same := seen.get(kind):
             return _of_earlier(same, _REPEATED, job)
-        if alike := tuple(seconds for other, all_s in seen.items() if other[:4] == like[:4] for seconds in all_s):
+        if alike := tuple(seconds for other, all_s in seen.items() if other[:4] == kind[:4] for seconds in all_s):
             return _of_earlier(alike, _GUESSED, job)
-    guess = _rule_of_thumb_s(job)
+    guess = _START_S["cuda"] if job.kind == "probe" else _rule_of_thumb_s(job)
     return _within(guess, [guess], _GUESSED, job, is_rough=job.kind == "measure")
+
+
+def like(combo: Combo, workload: Workload) -> Like:
+    """What runs share that take about as long as one another."""
+    kind = (workload.model, workload.mode, combo.compilation, workload.device)
+    return *kind, workload.batch, workload.resolution
 
 
 def _of_earlier(seconds: tuple[float, ...], factor: float, job: Job) -> Estimate:
@@ -97,9 +103,3 @@ def _rule_of_thumb_s(job: Job) -> float:
     compiling = _COMPILE_S[workload.device][compilation] * max(size, 0.6) * backward if job.kind == "measure" else 0.0
     measuring = (_MEASURE_S[workload.device] * max(size, 0.3) + workload.min_seconds) * training * slower
     return _START_S[workload.device] + measuring + compiling
-
-
-def _like(job: Job) -> Like:
-    workload = job.workload
-    kind = (workload.model, workload.mode, job.combo.compilation, workload.device)
-    return *kind, workload.batch, workload.resolution

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from profiler.record import RECORD_FILE, Record
-from runs.estimate import Like
+from runs.estimate import Like, like
 
 RECORDED = Path(__file__).parent / "reference"
 DEEPEST = 3  # runs/reference/<study>/<run_id>, and one level to spare
@@ -63,9 +63,8 @@ def durations(home: Path) -> dict[Like, tuple[float, ...]]:
     for record in records(home):
         combo, workload = record.combo, record.workload
         if combo and workload and record.status in ("done", "ineffective", "wrong") and record.duration_s:
-            kind = (workload.model, workload.mode, combo.compilation, workload.device)
-            seconds[*kind, workload.batch, workload.resolution].append(record.duration_s)
-    return {like: tuple(values) for like, values in seconds.items()}
+            seconds[like(combo, workload)].append(record.duration_s)
+    return {kind: tuple(values) for kind, values in seconds.items()}
 
 
 @lru_cache(maxsize=4096)  # a record never changes once it is there
