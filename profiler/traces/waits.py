@@ -33,7 +33,7 @@ class Waits:
 
 def find_waits(found: Attribution) -> Waits:
     """What every kernel and every waiting call had to wait for."""
-    work, launches, syncs = found.work, found.trace.launches, found.trace.syncs
+    work, launches = found.work, found.trace.launches
     order = np.argsort(work.end_ns, kind="stable")
     start, end = work.start_ns[order], work.end_ns[order]
     launch = np.where(work.launch >= 0, launches.start_ns[work.launch], -1) if len(launches) else work.launch
@@ -42,11 +42,11 @@ def find_waits(found: Attribution) -> Waits:
     places = np.arange(len(order))
     before = np.minimum(np.searchsorted(end, start, side="right"), places) - 1
     waited_for = np.searchsorted(end, calls.end_ns, side="right") - 1
-    if len(syncs):
-        streams = _Streams(work, order, launch)
-        of_streams = streams.before(found.trace)
+    if len(found.trace.syncs):
+        streams, syncs = _Streams(work, order, launch), _with_records(found.trace.syncs)
+        of_streams = streams.before(found.trace, syncs)
         before = np.where(of_streams < places, of_streams, before)
-        waited_for = streams.waited_for(found.trace, calls, waited_for)
+        waited_for = streams.waited_for(found.trace, syncs, calls, waited_for)
     return Waits(order, launch[order], before, calls.start_ns, calls.end_ns, waited_for)
 
 
@@ -68,12 +68,12 @@ class _Streams:
                 stream = int(work.device[own[0]]), int(work.stream[own[0]])
                 self._of[stream] = place[own], launched[own]
 
-    def before(self, trace: Trace) -> Ints:
+    def before(self, trace: Trace, syncs: Syncs) -> Ints:
         """The kernel that each waits for, by stream order and events: of several the one that ended last."""
         before = np.full(self.num_kernels, -1)
         for places, _ in self._of.values():
             before[places[1:]] = places[:-1]
-        waits = _with_records(trace).take(_are(trace, trace.syncs, STREAM_WAITS))
+        waits = syncs.take(_are(trace, syncs, STREAM_WAITS))
         producer = self._last_before(waits.device, waits.wait_stream, _called(trace, waits.wait_correlation, -1))
         asked = _called(trace, waits.correlation, _LATEST)
         asked = np.where(asked == _LATEST, waits.start_ns, asked)
@@ -82,9 +82,8 @@ class _Streams:
         np.maximum.at(before, consumer[known], producer[known])
         return before
 
-    def waited_for(self, trace: Trace, calls: Launches, otherwise: Ints) -> Ints:
+    def waited_for(self, trace: Trace, syncs: Syncs, calls: Launches, otherwise: Ints) -> Ints:
         """The kernel that each waiting call names by its stream or event; `otherwise` where it names none."""
-        syncs = _with_records(trace)
         is_event, is_stream = _are(trace, syncs, EVENT_WAITED), _are(trace, syncs, STREAM_WAITED)
         stream = np.where(is_event, syncs.wait_stream, syncs.stream)
         until = np.where(is_event, _called(trace, syncs.wait_correlation, -1), _called(trace, syncs.correlation, -1))
@@ -110,26 +109,21 @@ class _Streams:
         return found
 
 
-def _with_records(trace: Trace) -> Syncs:
+def _with_records(syncs: Syncs) -> Syncs:
     """The rows with the stream and the call that recorded the event which each waits for, by the cuda_event rows.
 
     Kineto (until 2026) names them itself, but as they stand when it comes to the row: -1 where the record comes later
     in CUPTI's buffers, a later record where an event is used twice. The one that counts is the last before the wait;
     correlations number the calls in their order.
     """
-    syncs = trace.syncs
     records = syncs.take(syncs.event >= 0)
-    _, which = np.unique(
-        np.stack((np.append(records.device, syncs.device), np.append(records.event, syncs.wait_event))),
-        axis=1,
-        return_inverse=True,
-    )
-    event, wanted = np.split(which, [len(records)])
-    order = np.lexsort((records.correlation, event))
-    calls = _CALLS * event[order] + records.correlation[order]
-    index = np.searchsorted(calls, _CALLS * wanted + syncs.correlation, side="left") - 1
+    both = np.concatenate(([records.device, records.event], [syncs.device, syncs.wait_event]), axis=1)
+    event, wanted = np.split(np.unique(both, axis=1, return_inverse=True)[1], [len(records)])
+    calls = _CALLS * event + records.correlation
+    order = np.argsort(calls, kind="stable")
+    index = np.searchsorted(calls[order], _CALLS * wanted + syncs.correlation) - 1
     known = (index >= 0) & (syncs.wait_event >= 0)
-    known[known] = event[order][index[known]] == wanted[known]
+    known[known] = event[order[index[known]]] == wanted[known]
     row = order[index[known]]
     stream, correlation = syncs.wait_stream.copy(), syncs.wait_correlation.copy()
     stream[known], correlation[known] = records.stream[row], records.correlation[row]
