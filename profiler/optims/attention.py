@@ -206,16 +206,15 @@ def observed_calls(trace: Trace) -> dict[str, int]:
 
     A call is its main kernel on a GPU and its operator on a CPU; the most specific family wins.
     """
+    if trace.found.attribution.on_gpu:
+        kernels = (kernel.name for kernel in trace.found.kernels if kernel.category == "attention")
+        names = Counter(name for name in kernels if not _HELPER.search(name))
+    else:  # aten::softmax calls aten::_softmax, which counts
+        names = Counter(op.event.name for op in trace.found.ops if op.event.name.startswith("aten::_"))
     calls: Counter[str] = Counter()
-    on_gpu = any(kernel.stream is not None for kernel in trace.found.kernels)
-    kernels = [kernel.name for kernel in trace.found.kernels if kernel.category == "attention"]
-    names = kernels if on_gpu else [op.event.name for op in trace.found.ops]
-    for name, number in Counter(names).items():
+    for name, number in names.items():
         family = next((family for family, pattern in OBSERVED.items() if re.search(pattern, name)), None)
-        is_call = (
-            not _HELPER.search(name) if on_gpu else name.startswith("aten::_")
-        )  # aten::softmax calls aten::_softmax
-        if family and is_call:
+        if family:
             calls[family] += number
     return {family: round(number / trace.num_steps) for family, number in calls.most_common()}
 
@@ -225,11 +224,10 @@ def _check_kernels(evidence: Evidence, trace: Trace) -> tuple[dict[str, Any], st
     pattern = evidence.must_appear.get(_MUST_APPEAR.get(evidence.choice, ""))
     if pattern in (None, SOFTMAX, _REGION):  # a compiler fuses a softmax, and a region of a CPU holds many layers
         return {}, None
-    on_gpu = any(kernel.stream is not None for kernel in trace.found.kernels)
+    on_gpu = trace.found.attribution.on_gpu
     names = [k.name for k in trace.found.kernels] if on_gpu else [op.event.name for op in trace.found.ops]
-    beside = (_BACKWARD, _HELPER)
-    is_call = [bool(re.search(pattern, name)) and not any(one.search(name) for one in beside) for name in names]
-    calls = trace.per_step(sum(is_call))
+    served = [name for name in names if re.search(pattern, name)]
+    calls = trace.per_step(sum(not (_BACKWARD.search(name) or _HELPER.search(name)) for name in served))
     seen, promised = {"num_forward_kernels": calls}, evidence.facts["num_layers_served"]
     return seen, "" if calls >= promised else f"only {calls:g} of the {promised} promised layers ran the kernel"
 
