@@ -44,7 +44,7 @@ with st.grid(2, min_column_width=480, gap="medium"):
             figure = memory.memory_split(parts, dark=is_dark())
             show_chart(figure, parts, key="run_memory", name="memory-split", of=run_id)
             if len(parts):
-                st.caption(f"{memory.reading(parts)}.")
+                st.caption(memory.reading(parts))
 if is_foreign:
     st.caption(imported.why_no_memory(record))
 

@@ -19,10 +19,6 @@ WORTH_A_SENTENCE = 0.05
 ROW = 40
 
 
-def words(category: str) -> str:
-    return {"temporary": "temporaries", "workspace": "workspaces"}.get(category, category.replace("_", " "))
-
-
 def memory_split(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     """One stacked bar per run from the parts of its peak, and a tick at the peak. rows: store.frames.peak_parts."""
     title = "What the peak holds"
@@ -37,12 +33,14 @@ def memory_split(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         if not (sizes[part] > 0).any():
             continue
         figure.add_bar(
-            name=words(part),
+            name=readable.memory_part(part),
             orientation="h",
             x=(sizes[part] * unit.per_gib).tolist(),
             y=runs.index.tolist(),
             marker={"color": palette.PEAK[part], "line": {"width": 0.6, "color": theme.ink(dark).background}},
-            hovertext=[f"<b>{words(part)}</b> {readable.gib(value)}<br>{meaning}" for value in sizes[part]],
+            hovertext=[
+                f"<b>{readable.memory_part(part)}</b> {readable.gib(value)}<br>{meaning}" for value in sizes[part]
+            ],
             hoverinfo="text",
             width=0.56,
         )
@@ -57,12 +55,12 @@ def reading(rows: pd.DataFrame) -> str:
     """What the parts are, and which of them a reader may not expect. rows: store.frames.peak_parts of one run."""
     own = rows.set_index("part")["gib"]
     named = [
-        f"{readable.gib(own[part])} are {words(part)} ({PARTS[part]})"
+        f"{readable.gib(own[part])} are {readable.memory_part(part)} ({PARTS[part]})."
         for part in ("temporary", "workspace", "untraced")
         if own[part] > WORTH_A_SENTENCE * own.sum()
     ]
     when = readable.number(rows["time_ms"].iloc[0], "ms")
-    return ". ".join([f"The parts add up: all were alive at once, {when} into the traced step", *named])
+    return " ".join([f"The parts add up: all were alive at once, {when} into the traced step.", *named])
 
 
 def _draw_peaks(figure: go.Figure, peaks: pd.Series, unit: readable.MemoryUnit, dark: bool) -> None:
@@ -92,14 +90,14 @@ def memory_timeline(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
             continue
         own = rows[rows["category"] == category]
         figure.add_scatter(
-            name=words(category),
+            name=readable.memory_part(category),
             x=own["time_ms"].to_numpy(),
             y=own["gib"].to_numpy() * unit.per_gib,
             mode="lines",
             stackgroup="memory",
             line={"width": 0, "shape": "hv", "color": colour},
             fillcolor=palette.faded(colour, 0.85),
-            hovertemplate=f"{words(category)} %{{y:.3g}} {unit.name}<extra></extra>",
+            hovertemplate=f"{readable.memory_part(category)} %{{y:.3g}} {unit.name}<extra></extra>",
         )
     figure.update_layout(hovermode="x unified", margin={"t": 108})
     figure.update_xaxes(title_text="Time since the step began (ms)")

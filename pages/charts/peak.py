@@ -13,10 +13,6 @@ ROW = 26
 ORDER = ("conv_in", "time_proj", "time_embedding", "add_embedding", "down", "mid", "up", "conv_out")
 
 
-def words(category: str) -> str:
-    return category.replace("_", " ")
-
-
 def peak(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     """One stacked bar per UNet block, in the order of the forward; what no module owns comes last.
 
@@ -34,7 +30,7 @@ def peak(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         if not any(values):
             continue
         figure.add_bar(
-            name=words(category),
+            name=readable.memory_part(category),
             orientation="h",
             x=values,
             y=blocks,
@@ -91,12 +87,16 @@ def place(block: str) -> tuple[int, str]:
 
 
 def _said(category: str) -> str:
-    return "temporaries of backward and optimizer, and what nobody named" if category == "other" else words(category)
+    return (
+        "temporaries of backward and optimizer, and what nobody named"
+        if category == "other"
+        else readable.memory_part(category)
+    )
 
 
 def _hover(rows: pd.DataFrame, block: str, category: str) -> str:
     own = rows[(rows["block"] == block) & (rows["category"] == category)]
     named = own.dropna(subset="module").nlargest(3, "gib")
     lines = [f"{theme.hover(str(row.module))} {readable.gib(row.gib)}" for row in named.itertuples(index=False)]
-    head = f"<b>{theme.hover(block)}: {words(category)}</b><br>{readable.gib(own['gib'].sum())}"
+    head = f"<b>{theme.hover(block)}: {readable.memory_part(category)}</b><br>{readable.gib(own['gib'].sum())}"
     return "<br>".join([head, *lines])

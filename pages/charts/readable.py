@@ -51,6 +51,11 @@ def median_step(step_ms: Any, num_samples: Any) -> str:
     return f"{number(step_ms, 'ms')} (median of {num_samples:,.0f} steps)" if known else number(step_ms, "ms")
 
 
+def memory_part(name: str) -> str:
+    """What holds memory, e.g. 'optimizer state'."""
+    return "temporaries" if name == "temporary" else name.replace("_", " ")
+
+
 def gib(value: Any) -> str:
     """An amount of memory given in GiB; small ones are told in MiB."""
     if value is None or pd.isna(value):

@@ -46,7 +46,7 @@ def _default_choice(run_ids: list[str]) -> tuple[str, list[str]]:
 
 def show_differences(runs: pd.DataFrame, against: pd.DataFrame) -> None:
     """Only the choices and conditions in which the runs differ; and the pairs that must not be divided."""
-    rows = in_order(runs, tuple(against["run_id"]))  # the baseline is the first of them
+    rows = runs.set_index("run_id").loc[against["run_id"]]  # the baseline is the first of them
     columns = [*FAMILIES, *(name for name in WORKLOAD_FIELDS if name in rows)]
     differing = [name for name in columns if rows[name].nunique(dropna=False) > 1]
     table = rows[["combo_label", *differing, "status"]].rename(columns={"combo_label": "combo"})
@@ -73,10 +73,6 @@ def say_ceilings(rows: pd.DataFrame, metric: str) -> None:
             f"Each share is of its own run's ceiling, in TFLOP/s: baseline {baseline}, {', '.join(each)}. Shares of "
             "different ceilings (a precision has its own) are neither better nor worse than one another."
         )
-
-
-def in_order(runs: pd.DataFrame, run_ids: tuple[str, ...]) -> pd.DataFrame:
-    return runs.set_index("run_id", drop=False).loc[list(run_ids)].reset_index(drop=True)
 
 
 def pinned(runs: pd.DataFrame, baseline: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from pages.charts import allocator, batches, ledger, peak
+from pages.charts import allocator, batches, ledger, peak, readable
 from pages.widgets import data, jobs, machine, tables
 from pages.widgets.chart import is_dark, show_chart
 from profiler.record import Record
@@ -66,7 +66,7 @@ def _show_peak(alive: pd.DataFrame, run_id: str, record: dict[str, Any]) -> None
         rows = peak.modules(alive)
         names = {"block": Column.TextColumn("Block", width=90), "module": Column.TextColumn("Module", width=380)}
         sizes = {
-            name: Column.NumberColumn(f"{peak.words(name).capitalize()} (GiB)", format="%.3g")
+            name: Column.NumberColumn(f"{readable.memory_part(name).capitalize()} (GiB)", format="%.3g")
             for name in rows.columns.difference(list(names))
         }
         st.dataframe(rows, hide_index=True, column_config=names | sizes, height=tables.fit(rows))

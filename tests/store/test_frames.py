@@ -13,6 +13,7 @@ from profiler.combo import FAMILIES, Combo
 from profiler.record import Metrics, SweepPlace
 from profiler.workload import Workload
 from runs import history
+from runs.sweep import SWEEPS
 from store import fits, frames, labels
 from store.db import StoreError
 from store.ingest import sync
@@ -236,6 +237,11 @@ def test_rows_that_do_not_build_on_one_another_do_not_look_so(root: Path, databa
     assert {"stack", "stack - sdpa", "stack + flex", "stack + fp8"} < set(shown["around"])
     alone = frames.ladder("one_at_a_time")
     assert alone["step_label"].iloc[1:-1].tolist() == alone["combo_label"].iloc[1:-1].tolist()
+
+
+def test_of_every_sweep_it_is_known_what_its_rows_build_on() -> None:
+    ladders = {"quick", "ladder_inference", "ladder_train"}
+    assert {*labels.AGAINST_BASELINE, *labels.AGAINST_STACK, *ladders} == set(SWEEPS)
 
 
 def test_runs_without_a_time_keep_their_row_and_have_no_numbers(run_ids: list[str]) -> None:
