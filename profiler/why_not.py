@@ -75,9 +75,11 @@ def _why_not_attention(combo: Combo, workload: Workload, machine: Machine) -> st
 
 def _why_not_compiled_xformers(label: str, combo: Combo, machine: Machine) -> str | None:
     """Dynamo cannot run the backward of xformers' CUTLASS kernel (xformers 0.0.35, torch 2.11, seen on an H200)."""
-    if combo.precision in _HALF and "flash-attn" in machine.packages:
+    is_half, has_flash_attn = combo.precision in _HALF, "flash-attn" in machine.packages
+    if is_half and has_flash_attn:
         return None  # dispatched to flash-attn, which compiles
-    remedy = f"choose precision {', '.join(_HALF)}" if combo.precision not in _HALF else "install flash-attn"
+    needs = ("" if is_half else f"choose precision {', '.join(_HALF)}", "" if has_flash_attn else "install flash-attn")
+    remedy = " and ".join(filter(None, needs))
     return f"{label} runs a kernel here whose backward torch.compile cannot trace: {remedy}, or attention=sdpa"
 
 
