@@ -13,7 +13,7 @@ from runs.job_queue import JobState
 from runs.sweep import Sweep
 
 STYLES = {"done": "green", "rejected": "yellow", "ineffective": "magenta", "wrong": "magenta", "imported": "cyan"}
-_BESIDE_NAMES = 90  # columns that the others of a table of runs need
+_BESIDE_NAMES = 90  # characters that the other columns of a table of runs need
 _SUMMARY_METRICS = ("step_ms", "step_iqr_ms", "samples_per_s", "peak_allocated_gib")
 
 

@@ -1,4 +1,4 @@
-"""What every test shares: reasons to skip, one thread per xdist worker for whoever loads torch, Inductor's cache."""
+"""What every test shares: reasons to skip, one thread per xdist worker for whoever loads torch, Inductor's options."""
 
 import os
 import shutil
