@@ -4,7 +4,6 @@ import logging
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,6 @@ from tests.support.vectors import vector_types
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor builds C++ on a CPU: install g++")
 ON_A_CPU = {"math": "math", "sdpa": "flash", "sdpa_flash": "flash"}  # choice -> what a CPU's trace shows
-
-
-@pytest.fixture
-def vectors() -> Iterator[None]:
-    with vector_types():
-        yield
 
 
 @pytest.mark.parametrize("kind", FACTORIES)
@@ -178,9 +171,9 @@ def _of(evidence: tuple[Evidence, ...]) -> Evidence:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("vectors")
 @needs_compiler
 @pytest.mark.parametrize("kind", FACTORIES)
+@vector_types()
 def test_flex_agrees_with_the_plain_model_and_its_calls_are_counted(kind: str, tmp_path: Path) -> None:
     made, evidence = subject(workload(kind), Combo(attention="flex"))
     error = compare(collect(made), workload(kind)).output_error
@@ -193,9 +186,9 @@ def test_flex_agrees_with_the_plain_model_and_its_calls_are_counted(kind: str, t
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("vectors")
 @needs_compiler
 @pytest.mark.parametrize("choice", ["flex", "sdpa_flash"])
+@vector_types()
 def test_a_kernel_inside_a_compiled_model_stays_in_one_graph(choice: Any, tmp_path: Path) -> None:
     work = workload("tests.support.unets:one_level_unet")
     made, evidence = subject(work, Combo(attention=choice, compilation="default"))
