@@ -19,6 +19,7 @@ from store import db, folders, views
 from store.remedies import LARGER, Candidate, Seen, candidates
 
 LEAST_SHARE = 0.01  # of the step: less is not worth a sentence
+Siblings = Mapping[str, tuple[str | None, float | None]]  # combo_key -> its fastest run and step_ms; null: none is done
 COLUMNS = {
     "what": "str", "saves_ms": "float64", "share": "float64", "is_measured": "boolean", "why": "str", "remedy": "str",
     "run_id": "str",
@@ -44,8 +45,8 @@ def fixes(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     return rank(seen, siblings)
 
 
-def rank(seen: Seen, siblings: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
-    """The candidates that are worth a sentence; siblings: the run and its step_ms by combo_key."""
+def rank(seen: Seen, siblings: Siblings) -> pd.DataFrame:
+    """The candidates that are worth a sentence, by what was tried beside the run."""
     rows = [_row(one, seen, siblings) for one in candidates(seen)]
     kept = [row for row in rows if row["share"] >= LEAST_SHARE]
     return _frame(_folded(sorted(kept, key=lambda row: -row["saves_ms"])))
@@ -68,7 +69,7 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def _row(one: Candidate, seen: Seen, siblings: Mapping[str, tuple[str, float]]) -> dict[str, Any]:
+def _row(one: Candidate, seen: Seen, siblings: Siblings) -> dict[str, Any]:
     row: dict[str, Any] = {
         "what": one.what,
         "saves_ms": one.most_ms,
@@ -80,11 +81,11 @@ def _row(one: Candidate, seen: Seen, siblings: Mapping[str, tuple[str, float]]) 
     if seen.record.combo is None and one.choices:  # a foreign trace: nobody knows what has been chosen
         row["remedy"] = _words(one.choices[0])
     for choice, combo in _allowed(one, seen.record):
-        run_id, step_ms = siblings.get(combo.key, (None, 0.0))
-        if run_id is not None and step_ms >= seen.step_ms:
+        run_id, step_ms = siblings.get(combo.key, (None, None))
+        if combo.key in siblings and (step_ms is None or step_ms >= seen.step_ms):
             continue  # it was tried, and did not help
         row["remedy"] = _words(choice)
-        if run_id is not None:
+        if step_ms is not None:
             row |= {"saves_ms": seen.step_ms - step_ms, "is_measured": True, "run_id": run_id}
         break
     else:
@@ -92,7 +93,7 @@ def _row(one: Candidate, seen: Seen, siblings: Mapping[str, tuple[str, float]]) 
     return row | {"share": row["saves_ms"] / seen.step_ms}
 
 
-def _beside(one: Candidate, record: Record, siblings: Mapping[str, tuple[str, float]]) -> str:
+def _beside(one: Candidate, record: Record, siblings: Siblings) -> str:
     """Where no choice is known to help: which of its families were not tried here, and which cannot be, and why.
 
     Empty where no family bears on it, and for a foreign trace.

@@ -100,6 +100,13 @@ def test_what_was_not_tried_is_not_said_to_be_of_no_use(tmp_path: Path) -> None:
     assert "untried here: attention=sdpa_cudnn; not" in remedy
 
 
+@pytest.mark.parametrize("status", ["oom", "wrong"])
+def test_what_came_to_nothing_was_tried(status: Any, tmp_path: Path) -> None:
+    write_run(tmp_path / "runs", run_id="nothing", combo=Combo(precision="bf16"), workload=GPU_WORKLOAD, status=status)
+    rows = ranked(tmp_path, found=recorded(EAGER), step_ms=step_samples(EAGER_MS))
+    assert rows.loc["Products in 32 bits", "remedy"] == "precision=bf16_amp"
+
+
 def test_choices_that_are_made_are_not_recommended(tmp_path: Path) -> None:
     combo = Combo(attention="sdpa", precision="bf16_amp", memory_format="channels_last", optimizer="adamw_fused",
                   compilation="default")  # fmt: skip
