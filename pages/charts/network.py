@@ -7,7 +7,7 @@ from pages.charts import palette, readable, theme
 
 LEAST_SHARE = 0.002  # of the step: thinner modules cannot be seen
 LEAST_BLOCK = 0.01  # of all work
-NO_MODULES = "The trace knows no modules: it was replayed by a CUDA graph, or recorded without them."
+NO_MODULES = "The trace knows no modules."
 # A UNet's sides; the same colours for a foreign model's first names, as they come.
 SIDES = {"down_blocks": "#1B7FC0", "mid_block": "#009E73", "up_blocks": "#E69F00"}
 
