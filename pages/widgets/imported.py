@@ -13,15 +13,23 @@ from runs.job_queue import HomeError
 
 MAX_UPLOAD_MB = 500  # it passes through the app's memory; a larger file is imported by its path
 Column = st.column_config
+# Without repeat=1 the schedule begins again after the third step, and what a later cycle recorded is what is exported.
 HOW_TO = """
 ```python
-with torch.profiler.profile(record_shapes=True, with_stack=True, schedule=torch.profiler.schedule(wait=1, warmup=1, active=3)) as profiler:
+import torch
+
+with torch.profiler.profile(
+    schedule=torch.profiler.schedule(wait=1, warmup=1, active=3, repeat=1),
+    record_shapes=True,
+    with_stack=True,
+    profile_memory=True,
+) as profiler:
     for batch in batches:
         training_step(batch)
         profiler.step()
 profiler.export_chrome_trace("trace.json.gz")
 ```
-"""  # noqa: E501
+"""
 HEADLINES = {"step_ms": "Traced step", "gpu_busy_ms": "GPU busy", "num_kernels": "Kernels"}
 UNSAID = "the file does not say"
 
@@ -96,7 +104,8 @@ def show_how_to() -> None:
         st.markdown(HOW_TO)
         st.caption(
             "record_shapes gives shapes and FLOPs, with_stack the names of modules, profile_memory allocations (and "
-            "a larger file); profiler.step marks steps. Three steps are enough."
+            "a larger file); profiler.step marks steps. Three steps are enough: the loop needs five or more, and with "
+            "repeat=1 all that come after the fifth are left out."
         )
 
 
