@@ -8,8 +8,8 @@ from runs import job_queue, sweep
 
 
 def offer_quick(runs: pd.DataFrame, key: str) -> None:
-    """Until this machine has a run of its own: the button that runs the quick sweep on it."""
-    if machine.has_own_runs(runs) or jobs.under_way(jobs.jobs()):
+    """Until a run of this home is done: the button that runs the quick sweep on it."""
+    if machine.has_done_run(runs) or jobs.under_way(jobs.jobs()):
         return
     found = machine.require_machine(key)
     if found is None:
@@ -20,7 +20,7 @@ def offer_quick(runs: pd.DataFrame, key: str) -> None:
     )
     with st.container(border=True, horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(
-            f"**Nothing has been measured on this machine yet.** {plan.num_runs} short runs of the tiny model on "
+            f"**No run of this machine is done yet.** {plan.num_runs} short runs of the tiny model on "
             f"{found.label}, {plan.estimate.words}.",
             width="stretch",
         )

@@ -39,10 +39,9 @@ def facts(found: Machine) -> str:
     return f"{where} · torch {found.torch} · python {found.python}"
 
 
-def has_own_runs(runs: pd.DataFrame) -> bool:
-    """Whether any run was measured under this home."""
-    own = runs[(runs["root"] == str(home() / "runs")) & (runs["status"] != "imported")]
-    return len(own) > 0
+def has_done_run(runs: pd.DataFrame) -> bool:
+    """Whether any run of this home is done: one that was rejected, say, has measured nothing."""
+    return bool(((runs["root"] == str(home() / "runs")) & (runs["status"] == "done")).any())
 
 
 def quick_workload(found: Machine) -> Workload:

@@ -58,7 +58,16 @@ def test_overview_of_a_fresh_machine_offers_one_button(make_home: Make, open_pag
     make_home("empty")
     app = open_page("overview")
     assert [button.label for button in app.button] == ["Measure this machine"]
-    assert "Nothing has been measured" in words(app)
+    assert "No run of this machine is done yet" in words(app)
+
+
+@pytest.mark.parametrize(("status", "is_offered"), [("rejected", True), ("failed", True), ("done", False)])
+def test_the_button_stays_until_a_run_is_done(status: str, is_offered: bool, make_home: Make, open_page: Open) -> None:
+    home = make_home("empty")
+    write_run(home / "runs", run_id="first", workload=CPU_WORKLOAD, status=status)
+    app = open_page("overview")
+    assert not app.exception
+    assert ("Measure this machine" in [button.label for button in app.button]) == is_offered
 
 
 def test_the_button_of_a_fresh_machine_queues_the_quick_sweep(make_home: Make, open_page: Open) -> None:
