@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from pages.charts import palette, readable, theme
 
 TITLE = "The largest batch that fits"
+FAR = 8  # times the largest measured batch: beyond, a line through two small ones is no prediction to plan with
 COLOURS = (palette.BASELINE, palette.BETTER, *palette.SERIES[2:])
 
 
@@ -96,6 +97,11 @@ def _sentence(rows: pd.DataFrame, *, with_name: bool) -> str:
     if pd.notna(first["largest_batch"]):
         text += f"; from batches {first['basis']}, predicted: {first['largest_batch']} is the largest that fits; "
         text += _check(rows, int(first["largest_batch"]))
+        times = first["largest_batch"] / rows.loc[rows["peak_gib"].notna(), "batch"].max()
+        if times > FAR:
+            text += (
+                f", and {times:.0f} times the largest that was measured: a line so far on is a guess, measure larger"
+            )
     elif pd.isna(first["capacity_gib"]):
         text += "; what fits is unknown, since the device's memory is"
     errors = rows["error"].dropna()

@@ -451,6 +451,16 @@ def test_a_prediction_stands_beside_what_checked_it(peaks: dict[int, float | Non
     assert f"from batches 2 and 4, predicted: 24 is the largest that fits; {says}." in said
 
 
+def test_a_line_far_beyond_what_was_measured_is_called_a_guess() -> None:
+    same = {"anchor_run_id": "a", "combo_label": "baseline", "overhead_gib": 0.0}
+    for device_gib, is_far in ((74.0, False), (106.0, True)):
+        runs = [
+            {"batch": batch, "peak_gib": peak, "device_gib": device_gib} | same for batch, peak in ((2, 8.0), (4, 14.0))
+        ]
+        said = batches.reading(fits.largest_batch(pd.DataFrame(runs)))
+        assert ("times the largest that was measured: a line so far on is a guess" in said) is is_far
+
+
 def test_a_single_step_claims_no_spread(rows: dict[str, pd.DataFrame]) -> None:
     said = str(samples.samples(rows["samples"].query("metric == 'step_ms'").head(1)).layout.title)
     assert "how far steps differ is unknown" in said
