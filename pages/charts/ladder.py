@@ -125,7 +125,7 @@ def _hover(row: pd.Series) -> str:
         f"output error {readable.times(row['output_error_ratio'])} of plain eager",
     ]
     if row["launch_verdict"] == "launch-bound":
-        lines.append(f"{LAUNCH_BOUND} (GPU busy {readable.percent(row['gpu_busy_share'])})")
+        lines.append(f"{LAUNCH_BOUND} (GPU waits {readable.idle(row['gpu_busy_share'])})")
     if row["status"] != "done":
         lines.append(f"{row['status']}: {theme.hover(_text(row['cause']))}")
     return "<br>".join(lines)
@@ -165,7 +165,7 @@ def _draw_reasons(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
 
 
 def _draw_columns(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
-    """Speedup, median and peak as right-aligned columns beside the bars; on a GPU also what bounds the step."""
+    """Speedup, median and peak as right-aligned columns beside the bars; on a GPU also how long it waits."""
     unit, is_timed = readable.memory_unit(rows["peak_allocated_gib"].max()), rows["step_ms"].notna()
     columns = {
         "speedup": rows["speedup"].map(readable.times),
@@ -173,7 +173,7 @@ def _draw_columns(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
         unit.name: (rows["peak_allocated_gib"] * unit.per_gib).map(readable.number),
     }
     if _of_gpu(rows):
-        columns["bound by"] = readable.bound_by(rows)
+        columns["GPU waits"] = readable.gpu_waits(rows)
     told = {heading: texts.where(is_timed, "").tolist() for heading, texts in columns.items()}
     dots.draw_columns(figure, told, dark, ends=COLUMN_ENDS[: len(told)])
 

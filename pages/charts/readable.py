@@ -76,12 +76,17 @@ def percent(value: Any) -> str:
     return f"{value:.0%}" if abs(value) >= 0.1 else f"{value:.1%}"
 
 
-def bound_by(rows: pd.DataFrame) -> "pd.Series[str]":
-    """What set each run's step time and how busy the GPU was, e.g. 'launches 55%'; unknown on a CPU."""
-    words = {"gpu-bound": "GPU", "launch-bound": "launches"}
+def gpu_waits(rows: pd.DataFrame) -> "pd.Series[str]":
+    """How much of each step the GPU was idle, e.g. '2.0%', '45% (launches)' where that bound it; unknown on a CPU."""
+    ends = {"gpu-bound": "", "launch-bound": " (launches)"}
     verdicts = zip(rows["launch_verdict"], rows["gpu_busy_share"], strict=True)
-    texts = [f"{words[by]} {percent(share)}" if by in words else UNKNOWN for by, share in verdicts]
+    texts = [idle(share) + ends[by] if by in ends else UNKNOWN for by, share in verdicts]
     return pd.Series(texts, index=rows.index, dtype="str")
+
+
+def idle(busy_share: Any) -> str:
+    """The rest of a step in which the GPU was busy; none where the traced kernels took longer than the timed step."""
+    return percent(None if pd.isna(busy_share) else max(0.0, 1 - busy_share))
 
 
 def duration(seconds: Any) -> str:

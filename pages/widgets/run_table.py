@@ -21,11 +21,11 @@ COLUMNS: dict[str, Any] = {
     "step_ms": Column.NumberColumn("Step (ms)", format="%.2f"),
     "num_samples": Column.NumberColumn("n", format="%d", width=50, help="Timed steps behind the median."),
     "speedup": Column.NumberColumn("Speedup", format="%.2f×", help="Baseline median over this median."),
-    "bound_by": Column.TextColumn(
-        "Bound by",
+    "gpu_waits": Column.TextColumn(
+        "GPU waits",
         width=110,
-        help="What set the step time: the GPU, or the CPU's launches, which left it idle. In %: how much of the step "
-        "the GPU was busy; below 90% a step is launch-bound, and its speedup is host time.",
+        help="How much of the step the GPU was idle. Above 10% the CPU's launches set the step's time, not the GPU "
+        "(launches), and a speedup is host time.",
     ),
     "samples_per_s": Column.NumberColumn("Samples/s", format="%.2f"),
     "peak_allocated_gib": Column.NumberColumn("Peak (GiB)", format="%.3g"),
@@ -94,7 +94,7 @@ def show_run_table(rows: pd.DataFrame, key: str) -> list[str]:
     """Draw the table; returns the run ids of the selected rows."""
     rows = rows.reset_index(drop=True)
     is_different = rows["verdict"].isin(("faster", "slower"))
-    shown = rows.assign(bound_by=readable.bound_by(rows))[list(COLUMNS)]
+    shown = rows.assign(gpu_waits=readable.gpu_waits(rows))[list(COLUMNS)]
     shown = shown.drop(columns=[name for name in ALIKE if len(shown) > 1 and shown[name].nunique() <= 1])
     event = st.dataframe(
         shown.style.apply(_row_style, axis=1, is_different=is_different, dark=is_dark()),

@@ -135,7 +135,7 @@ def say_launch_bound(rows: pd.DataFrame) -> None:
     if num_bound:
         st.caption(
             f":material/info: {num_bound} of {len(verdicts)} rows are bound by launches: {SET_BY_LAUNCHES}. "
-            "Their speedup is host time; the percent say how much of the step the GPU was busy. "
+            "Their speedup is host time; the percent say how much of the step the GPU waits. "
             "A larger batch, or CUDA graphs, would show what the kernels can do."
         )
 

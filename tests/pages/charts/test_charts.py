@@ -247,7 +247,8 @@ def test_ladder_marks_what_the_launches_bound(rows: dict[str, pd.DataFrame]) -> 
     figure = ladder.ladder(bound)
     bars = next(trace for trace in figure.data if trace.name == "runs")
     assert all(ladder.LAUNCH_BOUND in text for text in bars.hovertext)
-    assert "launches 55%" in {note.text for note in figure.layout.annotations}
+    assert all("(GPU waits 45%)" in text for text in bars.hovertext)
+    assert {"GPU waits", "45% (launches)"} <= {note.text for note in figure.layout.annotations}
 
 
 def test_breakdown_stands_in_order_of_time(rows: dict[str, pd.DataFrame]) -> None:

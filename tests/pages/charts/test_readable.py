@@ -61,7 +61,9 @@ def test_a_label_without_room_is_left_out() -> None:
     assert None in place_labels(crowd, ["a long label"] * 12, width=300, height=120)
 
 
-def test_what_bounds_a_step_is_unknown_on_a_cpu() -> None:
-    rows = pd.DataFrame({"launch_verdict": ["launch-bound", "gpu-bound", None], "gpu_busy_share": [0.55, 0.99, None]})
-    assert readable.bound_by(rows).tolist() == ["launches 55%", "GPU 99%", "—"]
-    assert readable.bound_by(rows[2:]).tolist() == ["—"]
+def test_how_long_the_gpu_waits_means_the_same_in_every_row_and_is_unknown_on_a_cpu() -> None:
+    rows = pd.DataFrame(
+        {"launch_verdict": ["launch-bound", "gpu-bound", "gpu-bound", None], "gpu_busy_share": [0.55, 0.98, 1.01, None]}
+    )
+    assert readable.gpu_waits(rows).tolist() == ["45% (launches)", "2.0%", "0.0%", "—"]
+    assert readable.gpu_waits(rows[3:]).tolist() == ["—"]
