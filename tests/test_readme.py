@@ -1,9 +1,13 @@
-"""The README's commands and its tree are true."""
+"""The README's commands, its tree and its figures of training are true."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from profiler.combo import Combo
+from profiler.record import Record
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,3 +58,22 @@ def test_every_requirement_has_its_reason(name: str) -> None:
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)h][^)]*)\)", README))
 def test_every_relative_link_leads_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
+
+
+def test_the_row_of_training_says_what_was_recorded() -> None:
+    records = [Record.read(path.parent) for path in (ROOT / "runs/reference/sd15-train-b16-h200").glob("*/record.json")]
+    step_ms = {record.combo: record.metrics.step_ms for record in records if record.combo}
+    start = Combo(precision="bf16_amp", attention="sdpa")
+    fused = replace(start, optimizer="adamw_fused")
+    best = replace(fused, memory_format="channels_last", compilation="default")
+    [row] = [line for line in README.splitlines() if line.startswith("| one training step, batch 16 ")]
+    assert start.optimizer == "adamw"
+    assert f"{step_ms[start]:.0f} ms (bf16 autocast; for-loop AdamW" in row
+    assert f"{step_ms[best]:.0f} ms: bf16 autocast, SDPA, fused AdamW, channels_last" in row
+    assert f"{step_ms[start] / step_ms[best]:.1f}x; {step_ms[fused] / step_ms[best]:.1f}x over" in row
+    assert f"fused AdamW ({step_ms[fused]:.0f} ms)" in row
+
+
+def test_the_recorded_runs_that_ship_their_trace_are_named() -> None:
+    with_trace = {path.parent.name for path in (ROOT / "runs" / "reference").glob("*/*/*.pt.trace.json.gz")}
+    assert set(re.findall(r"`(\d{8}-\d{6}-[\w-]+)`", README)) == with_trace
