@@ -163,6 +163,18 @@ def choices(family: str) -> tuple[str, ...]:
 
 BASELINE = Combo()
 
+# The family of kernels that an attention choice prescribes, as Record.attention_observed names it. sdpa and xformers
+# choose for themselves: what they chose is observed, not prescribed.
+ATTENTION_KERNELS = {
+    "math": "math",
+    "sdpa_flash": "flash",
+    "sdpa_efficient": "efficient",
+    "sdpa_cudnn": "cudnn",
+    "flash_attn_2": "flash_attn",
+    "flash_attn_4": "flash_attn_4",
+    "flex": "flex",
+}
+
 _TRAIN_ONLY = ("checkpointing", "optimizer")
 
 

@@ -6,24 +6,36 @@ run of the same workload, device and boot differs in the remedy alone, its measu
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from profiler.combo import Combo, choices
+from profiler.combo import ATTENTION_KERNELS, Combo, choices
 from profiler.record import Record
 from profiler.why_not import why_not
 from store import db, folders, views
 from store.remedies import LARGER, Candidate, Seen, candidates
 
 LEAST_SHARE = 0.01  # of the step: less is not worth a sentence
-Siblings = Mapping[str, tuple[str | None, float | None]]  # combo_key -> its fastest run and step_ms; null: none is done
+RUNS_ALREADY, UNTRIED = "its kernel runs already", "untried here"
+ELSEWHERE = "measured in other combinations only"
+IMPOSSIBLE = "not possible with this combination on the machine of this run"
 COLUMNS = {
     "what": "str", "saves_ms": "float64", "share": "float64", "is_measured": "boolean", "why": "str", "remedy": "str",
     "run_id": "str",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What other runs of the same workload tell."""
+
+    siblings: Mapping[
+        str, tuple[str | None, float | None]
+    ]  # combo_key -> its fastest run and step_ms; null: none is done
+    choices: frozenset[tuple[str, str]]  # family and choice that a done run had, in any combo
 
 
 def fixes(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
@@ -31,7 +43,12 @@ def fixes(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     database = (database or db.default_database()).absolute()
     folder = folders.of_run(run_id, database)
     with db.reading(database) as connection:
-        siblings = {key: (run, ms) for key, run, ms in db.rows(connection, "siblings", run_id=run_id)}
+        tried = Tried(
+            siblings={key: (run, ms) for key, run, ms in db.rows(connection, "siblings", run_id=run_id)},
+            choices=frozenset(
+                (family, name) for family, name in db.rows(connection, "choices_measured", run_id=run_id)
+            ),
+        )
     summary, parts, products = views.parts_and_roofline(views.place_of(run_id, folder))
     if summary is None:
         return _frame([])
@@ -42,12 +59,12 @@ def fixes(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
         phases=parts.groupby("phase")["step_ms"].sum().to_dict(),
         roofline=products,
     )
-    return rank(seen, siblings)
+    return rank(seen, tried)
 
 
-def rank(seen: Seen, siblings: Siblings) -> pd.DataFrame:
+def rank(seen: Seen, tried: Tried) -> pd.DataFrame:
     """The candidates that are worth a sentence, by what was tried beside the run."""
-    rows = [_row(one, seen, siblings) for one in candidates(seen)]
+    rows = [_row(one, seen, tried) for one in candidates(seen)]
     kept = [row for row in rows if row["share"] >= LEAST_SHARE]
     return _frame(_folded(sorted(kept, key=lambda row: -row["saves_ms"])))
 
@@ -69,7 +86,7 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def _row(one: Candidate, seen: Seen, siblings: Siblings) -> dict[str, Any]:
+def _row(one: Candidate, seen: Seen, tried: Tried) -> dict[str, Any]:
     row: dict[str, Any] = {
         "what": one.what,
         "saves_ms": one.most_ms,
@@ -81,36 +98,43 @@ def _row(one: Candidate, seen: Seen, siblings: Siblings) -> dict[str, Any]:
     if seen.record.combo is None and one.choices:  # a foreign trace: nobody knows what has been chosen
         row["remedy"] = _words(one.choices[0])
     for choice, combo in _allowed(one, seen.record):
-        run_id, step_ms = siblings.get(combo.key, (None, None))
-        if combo.key in siblings and (step_ms is None or step_ms >= seen.step_ms):
+        run_id, step_ms = tried.siblings.get(combo.key, (None, None))
+        if combo.key in tried.siblings and (step_ms is None or step_ms >= seen.step_ms):
             continue  # it was tried, and did not help
         row["remedy"] = _words(choice)
         if step_ms is not None:
             row |= {"saves_ms": seen.step_ms - step_ms, "is_measured": True, "run_id": run_id}
         break
     else:
-        row["remedy"] += _beside(one, seen.record, siblings)
+        row["remedy"] += _beside(one, seen.record, tried)
     return row | {"share": row["saves_ms"] / seen.step_ms}
 
 
-def _beside(one: Candidate, record: Record, siblings: Siblings) -> str:
-    """Where no choice is known to help: which of its families were not tried here, and which cannot be, and why.
+def _beside(one: Candidate, record: Record, tried: Tried) -> str:
+    """Where no choice is known to help: what is known of the others of its families, and which cannot be, and why.
 
     Empty where no family bears on it, and for a foreign trace.
     """
     combo, workload, machine = record.combo, record.workload, record.machine
     if combo is None or workload is None or machine is None or not one.choices:
         return ""
-    untried, impossible = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    known = {word: defaultdict[str, list[str]](list) for word in (RUNS_ALREADY, ELSEWHERE, UNTRIED)}
+    impossible = defaultdict[str, list[str]](list)
     for family, name in _others(one, combo):
         changed = Combo.from_dict(combo.to_dict() | {family: name})
         reason = why_not(changed, workload, machine)
-        if reason is None and changed.key not in siblings:
-            untried[family].append(name)
+        calls = record.attention_observed.get(ATTENTION_KERNELS.get(name, ""), 0) if family == "attention" else 0
+        if calls:  # attention=sdpa chose it, for all layers or some of them
+            every = sum(record.attention_observed.values())
+            known[RUNS_ALREADY][family].append(name if calls == every else f"{name} ({calls} of {every} calls)")
+        elif reason is None and changed.key not in tried.siblings:
+            known[ELSEWHERE if (family, name) in tried.choices else UNTRIED][family].append(name)
         elif reason and {family: name} in one.choices:
             impossible[reason].append(f"{family}={name}")
-    said = "".join(f"; untried here: {family}={', '.join(names)}" for family, names in untried.items())
-    said += "".join(f"; not possible here: {', '.join(names)} ({reason})" for reason, names in impossible.items())
+    said = "".join(
+        f"; {word}: {family}={', '.join(names)}" for word, own in known.items() for family, names in own.items()
+    )
+    said += "".join(f"; {IMPOSSIBLE}: {', '.join(names)} ({reason})" for reason, names in impossible.items())
     return said or ("; no choice of Steplens shortens it" if one.otherwise == LARGER else "")
 
 

@@ -42,6 +42,7 @@ from torch.backends.cuda import (
     can_use_flash_attention,
 )
 
+from profiler.combo import ATTENTION_KERNELS
 from profiler.joined import is_joined
 from profiler.optims.attention_kernels import load, materialised, padded_dim
 from profiler.optims.attention_processor import KernelProcessor
@@ -86,15 +87,6 @@ OBSERVED = {
     "flex": FLEX,
     "math": SOFTMAX,
 }
-_MUST_APPEAR = {
-    "math": "math",
-    "sdpa_flash": "flash",
-    "sdpa_efficient": "efficient",
-    "sdpa_cudnn": "cudnn",
-    "flash_attn_2": "flash_attn",
-    "flash_attn_4": "flash_attn_4",
-    "flex": "flex",
-}  # sdpa and xformers choose for themselves: what they chose is observed, not prescribed
 _REGION = r"^Torch-Compiled Region"  # flex on a CPU: Inductor's C++ code has no name of its own in a trace
 
 # Operators that are one attention call of the forward. Where one lies in another, the inner one tells the kernel:
@@ -128,7 +120,7 @@ def apply(subject: Subject, choice: str) -> tuple[Subject, Evidence]:
         if kernel is None and is_joined(layer):
             kernel = materialised(layer)
         layer.set_processor(AttnProcessor() if kernel is None else KernelProcessor(kernel))
-    expected = [_MUST_APPEAR[choice]] if choice in _MUST_APPEAR else []
+    expected = [ATTENTION_KERNELS[choice]] if choice in ATTENTION_KERNELS else []
     excluded = [name for name in OBSERVED if name not in expected] if expected else ["math"]
     if choice == "math" and subject.combo.compilation != "eager" and subject.workload.device == "cpu":
         expected = []  # Inductor fuses the softmax into C++ code that a CPU trace has no name for
@@ -181,7 +173,7 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
     is_flex = evidence.choice == "flex" and subject.combo.compilation == "eager"
     families = [family for family, _ in calls_of(trace, "forward", is_flex=is_flex)]
     layers = list(layers_in_order(subject.unet).items())
-    promised = _MUST_APPEAR.get(evidence.choice)
+    promised = ATTENTION_KERNELS.get(evidence.choice)
     if not families or len(families) % len(layers):
         if families and promised and subject.combo.compilation == "eager":
             return {}, f"the forward shows {len(families)} attention calls for {len(layers)} layers"
@@ -221,7 +213,7 @@ def observed_calls(trace: Trace) -> dict[str, int]:
 
 def _check_kernels(evidence: Evidence, trace: Trace) -> tuple[dict[str, Any], str | None]:
     """Whether as many forward kernels ran as layers were promised the kernel; recomputation may add to them."""
-    pattern = evidence.must_appear.get(_MUST_APPEAR.get(evidence.choice, ""))
+    pattern = evidence.must_appear.get(ATTENTION_KERNELS.get(evidence.choice, ""))
     if pattern in (None, SOFTMAX, _REGION):  # a compiler fuses a softmax, and a region of a CPU holds many layers
         return {}, None
     on_gpu = trace.found.attribution.on_gpu

@@ -16,6 +16,7 @@ from tests.support.trace_views import in_unet, on_cpu, recorded, write_traced_ru
 from tests.support.traces import COMPILED, EAGER, SDPA, TRAIN
 
 EAGER_MS = 75.6
+TRAIN_WORKLOAD = replace(GPU_WORKLOAD, mode="train", batch=16)
 FAST = Combo(precision="bf16", attention="sdpa", memory_format="channels_last")
 
 
@@ -88,16 +89,39 @@ def test_all_times_are_of_the_timed_step(tmp_path: Path) -> None:
 
 def test_what_was_not_tried_is_not_said_to_be_of_no_use(tmp_path: Path) -> None:
     combo = Combo(attention="sdpa", precision="bf16_amp", memory_format="channels_last")
-    workload = type(GPU_WORKLOAD)(model="sd15", mode="train", batch=16, device="cuda")
-    how: dict[str, Any] = {"combo": combo, "workload": workload, "step_ms": step_samples(150.0)}
+    how: dict[str, Any] = {"combo": combo, "workload": TRAIN_WORKLOAD, "step_ms": step_samples(150.0)}
+    how["attention_observed"] = {"math": 32}
     remedy = ranked(tmp_path / "a", found=recorded(TRAIN), **how).loc["Attention below its roof", "remedy"]
     assert "untried here: attention=sdpa_flash, sdpa_efficient, sdpa_cudnn, flex" in remedy
-    assert "not possible here: attention=flash_attn_4" in remedy
+    assert "not possible with this combination on the machine of this run: attention=flash_attn_4" in remedy
     assert "pip install" in remedy
     assert "no choice" not in remedy
     tried = [(replace(combo, attention=name), 160.0) for name in ("sdpa_flash", "sdpa_efficient", "flex")]
     remedy = ranked(tmp_path / "b", *tried, found=recorded(TRAIN), **how).loc["Attention below its roof", "remedy"]
     assert "untried here: attention=sdpa_cudnn; not" in remedy
+
+
+def test_a_kernel_that_runs_already_is_not_untried(tmp_path: Path) -> None:
+    """PyTorch chose cuDNN for most layers, and the efficient kernel for two."""
+    combo = Combo(attention="sdpa", precision="bf16_amp", memory_format="channels_last")
+    how: dict[str, Any] = {"combo": combo, "workload": TRAIN_WORKLOAD, "step_ms": step_samples(150.0)}
+    how["attention_observed"] = {"cudnn": 30, "efficient": 2}
+    remedy = ranked(tmp_path, found=recorded(TRAIN), **how).loc["Attention below its roof", "remedy"]
+    already = "its kernel runs already: attention=sdpa_efficient (2 of 32 calls), sdpa_cudnn (30 of 32 calls)"
+    assert f"{already}; untried here: attention=sdpa_flash, flex;" in remedy
+
+
+def test_a_choice_measured_in_another_combination_is_not_untried(tmp_path: Path) -> None:
+    combo = Combo(attention="sdpa", precision="bf16_amp", memory_format="channels_last")
+    how: dict[str, Any] = {"combo": combo, "workload": TRAIN_WORKLOAD, "step_ms": step_samples(150.0)}
+    how["attention_observed"] = {"cudnn": 64}
+    other = (Combo(attention="sdpa_flash", precision="bf16_amp"), 160.0)
+    remedy = ranked(tmp_path, other, found=recorded(TRAIN), **how).loc["Attention below its roof", "remedy"]
+    assert (
+        "its kernel runs already: attention=sdpa_cudnn; measured in other combinations only: attention=sdpa_flash; "
+        in remedy
+    )
+    assert "untried here: attention=sdpa_efficient, flex; not possible" in remedy
 
 
 @pytest.mark.parametrize("status", ["oom", "wrong"])
@@ -110,8 +134,7 @@ def test_what_came_to_nothing_was_tried(status: Any, tmp_path: Path) -> None:
 def test_choices_that_are_made_are_not_recommended(tmp_path: Path) -> None:
     combo = Combo(attention="sdpa", precision="bf16_amp", memory_format="channels_last", optimizer="adamw_fused",
                   compilation="default")  # fmt: skip
-    workload = type(GPU_WORKLOAD)(model="sd15", mode="train", batch=16, device="cuda")
-    rows = ranked(tmp_path, found=recorded(TRAIN), combo=combo, workload=workload, step_ms=step_samples(126.0))
+    rows = ranked(tmp_path, found=recorded(TRAIN), combo=combo, workload=TRAIN_WORKLOAD, step_ms=step_samples(126.0))
     made = {
         f"{family}={getattr(combo, family)}" for family in ("attention", "memory_format", "optimizer", "compilation")
     }
