@@ -32,19 +32,21 @@ class Seen:
     def busy_factor(self) -> float:
         """What brings work of the traced step to the timed one.
 
-        On a CPU the profiler slows operators and all else. On a GPU it slows the host alone, but clocks may have been
-        lower: work cannot outlast the step.
+        On a CPU each operator is scaled alike, up as well as down: the timed steps may be the slower ones, on a busy
+        machine. On a GPU the profiler slows the host alone, but clocks may have been lower: work cannot outlast the
+        step.
         """
-        traced = self._busy_ms if self.summary["on_gpu"] else self.wall_ms
-        return min(1.0, self.step_ms / traced) if traced else 1.0
+        if not self.summary["on_gpu"]:
+            return self.step_ms / self.wall_ms if self.wall_ms else 1.0
+        return min(1.0, self.step_ms / self._busy_ms) if self._busy_ms else 1.0
 
     @property
     def idle_factor(self) -> float:
-        """The same for idle time; on a GPU at most what the timed step lasts beyond its work."""
+        """The same for idle time; on a GPU it is what the timed step lasts beyond its work."""
         if not self.summary["on_gpu"]:
             return self.busy_factor
         idle = sum(self.parts.values()) - self._busy_ms
-        return min(1.0, max(0.0, self.step_ms - self._busy_ms) / idle) if idle > 0 else 0.0
+        return max(0.0, self.step_ms - self._busy_ms) / idle if idle > 0 else 0.0
 
     @property
     def _busy_ms(self) -> float:

@@ -8,15 +8,18 @@ import pandas as pd
 import pytest
 
 from profiler.combo import Combo
+from profiler.record import Record
 from profiler.traces.imported import import_trace
-from store import fixes
+from store import fixes, views
 from store.ingest import sync
+from store.remedies import Seen
 from tests.support.run_folders import CPU_WORKLOAD, GPU_WORKLOAD, step_samples, write_run
 from tests.support.trace_views import in_unet, on_cpu, recorded, write_traced_run
 from tests.support.traces import COMPILED, EAGER, SDPA, TRAIN
 
 EAGER_MS = 75.6
 TRAIN_WORKLOAD = replace(GPU_WORKLOAD, mode="train", batch=16)
+ON_CPU_MS = 0.1  # the traced step of on_cpu
 FAST = Combo(precision="bf16", attention="sdpa", memory_format="channels_last")
 
 
@@ -85,6 +88,26 @@ def test_all_times_are_of_the_timed_step(tmp_path: Path) -> None:
     factors = half.loc[work, "saves_ms"] / whole.loc[work, "saves_ms"]
     assert 0.1 < factors.iloc[0] < 0.9
     assert factors.tolist() == pytest.approx([factors.iloc[0]] * len(work))
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.5])
+def test_a_cpus_times_are_of_the_timed_step_even_where_that_was_the_slower_one(factor: float, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"found": on_cpu(), "workload": CPU_WORKLOAD, "combo": Combo(attention="sdpa")}
+    alike = ranked(tmp_path / "a", **how).iloc[0]
+    timed = ranked(tmp_path / "b", **how, step_ms=step_samples(factor * ON_CPU_MS)).iloc[0]
+    assert timed["saves_ms"] == pytest.approx(factor * alike["saves_ms"])
+    assert timed["share"] == pytest.approx(alike["share"])
+
+
+@pytest.mark.parametrize("step_ms", [0.060, 0.150, 0.200, 0.400])
+def test_parts_of_a_gpus_step_add_up_to_the_timed_one(step_ms: float, tmp_path: Path) -> None:
+    folder = write_traced_run(tmp_path / "runs", "own", in_unet(), combo=FAST, step_ms=step_samples(step_ms))
+    summary, parts, roofline = views.parts_and_roofline(views.place_of("own", folder))
+    sums = parts.groupby("part")["step_ms"].sum().to_dict()
+    seen = Seen(record=Record.read(folder), summary=summary or {}, parts=sums, phases={}, roofline=roofline)
+    idle = [name.removeprefix("idle: ") for name in sums if name.startswith("idle:")]
+    busy = [name for name in sums if not name.startswith("idle:")]
+    assert seen.part(*busy) + seen.idle(*idle) == pytest.approx(seen.step_ms)
 
 
 def test_what_was_not_tried_is_not_said_to_be_of_no_use(tmp_path: Path) -> None:
