@@ -204,7 +204,7 @@ def list_command(
     if states:
         console.print(tables.jobs_table(states))
     if not found:
-        console.print("no such run yet: python -m runs sweep quick")
+        console.print(tables.why_none([record for _, record in known], sweep_id, status), markup=False, soft_wrap=True)
         return
     places = list(dict.fromkeys(str(folder.parent) for folder, _ in found))
     title = f"Runs in {', '.join(places)}"

@@ -1,5 +1,6 @@
 """What the CLI prints of records, sweeps and machines: rich tables, and the same as plain data for --json."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -15,6 +16,17 @@ from runs.sweep import Sweep
 STYLES = {"done": "green", "rejected": "yellow", "ineffective": "magenta", "wrong": "magenta", "imported": "cyan"}
 _BESIDE_NAMES = 90  # characters that the other columns of a table of runs need
 _SUMMARY_METRICS = ("step_ms", "step_iqr_ms", "samples_per_s", "peak_allocated_gib")
+
+
+def why_none(records: Sequence[Record], sweep_id: str | None, status: str | None) -> str:
+    """Why a list of runs is empty: there are none at all, or how many there are and what they lack."""
+    if not records:
+        return "no run yet: python -m runs sweep quick"
+    asked = [f"is of sweep {sweep_id}"] if sweep_id else []
+    asked += [f"has status {status}"] if status else []
+    statuses = Counter(record.status for record in records).most_common()
+    told = ", ".join(f"{num} {name}" for name, num in statuses)
+    return f"none of the {len(records)} runs {' and '.join(asked)}: there are {told}"
 
 
 def run_row(record: Record) -> dict[str, Any]:

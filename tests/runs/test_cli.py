@@ -222,6 +222,7 @@ def test_list_and_show_see_the_runs_of_all_roots(home: Path, tmp_path: Path, mon
     assert num_runs > 30
     assert f"the newest 30 of {num_runs} runs: --last N" in call("list").stdout
     assert "the newest" not in call("list", "--all").stdout
+    assert f"none of the {num_runs} runs has status timeout: there are " in call("list", "--status", "timeout").stdout
 
 
 def test_cancel_takes_a_whole_sweep(home: Path) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from profiler.combo import BASELINE
 from profiler.record import Record
 from profiler.workload import Workload
-from runs.tables import run_row, runs_table
+from runs.tables import run_row, runs_table, why_none
 from tests.runs.fake_worker import machine
 
 ON_CPU = Workload(model="tiny", device="cpu")
@@ -34,3 +34,11 @@ def test_a_runs_name_is_never_broken(width: int) -> None:
     assert name in printed
     assert "[no]" in printed
     assert all(word in printed for word in (*ON_CPU.label.split(), BASELINE.label))
+
+
+def test_an_empty_list_says_how_many_runs_there_are_and_what_they_lack() -> None:
+    done = Record(run_id="r", status="done", combo=BASELINE, workload=ON_CPU)
+    known = [done, replace(done, status="rejected"), done]
+    assert why_none(known, None, "oom") == "none of the 3 runs has status oom: there are 2 done, 1 rejected"
+    assert why_none(known, "s", "oom").startswith("none of the 3 runs is of sweep s and has status oom: ")
+    assert why_none([], None, "oom") == "no run yet: python -m runs sweep quick"
