@@ -30,6 +30,7 @@ SCHEMA_DIGEST = hashlib.sha256(SCHEMA.encode()).hexdigest()[:16]
 WAIT_S = 30.0  # for other processes; a sync holds the file for well under a second
 
 _OF_THE_FILE = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+_NAMES = '(the names: python -m store sql "SHOW TABLES", and "DESCRIBE run" for a table\'s columns)'
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.2
 # DuckDB's type -> pandas' type that is the same with and without nulls, and in an empty frame.
 _PANDAS_TYPES = {
@@ -145,7 +146,9 @@ def ask(connection: Connection, sql: str) -> pd.DataFrame | None:
             relation = cursor.sql(sql)
             return None if relation is None else relation.df()
         except duckdb.Error as error:
-            raise StoreError(str(error).splitlines()[0]) from error
+            said = str(error).splitlines()[0]
+            is_name = isinstance(error, duckdb.BinderException | duckdb.CatalogException)
+            raise StoreError(f"{said} {_NAMES}" if is_name else said) from error
 
 
 @cache

@@ -52,6 +52,15 @@ def test_a_query_that_cannot_be_is_one_line(query: str, root: Path, database: Pa
     assert len(json.loads(invoke("runs", "--json")[1])) == 1
 
 
+@pytest.mark.parametrize("query", ["SELECT nothing FROM run", "SELECT run.nothing FROM run", "FROM runs"])
+def test_an_unknown_name_leads_to_the_names_there_are(query: str, root: Path, database: Path) -> None:
+    write_run(root, run_id="a")
+    said = invoke("sql", query)[2]
+    assert all(f'"{hint}"' in said for hint in ("SHOW TABLES", "DESCRIBE run"))
+    assert "step_ms" in invoke("sql", "DESCRIBE run")[1]
+    assert "DESCRIBE" not in invoke("sql", "SELEC")[2]
+
+
 def test_an_unwritable_home_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setenv("STEPLENS_HOME", str(tmp_path / "file" / "home"))
