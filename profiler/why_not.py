@@ -37,7 +37,9 @@ def why_not(combo: Combo, workload: Workload, machine: Machine) -> str | None:
 
 def _why_not_device(combo: Combo, workload: Workload, machine: Machine) -> str | None:
     if workload.device == "cuda" and not machine.has_cuda:
-        return f"device=cuda needs CUDA, and {machine.no_cuda_reason or 'none was found here'}: choose device=cpu"
+        remedy = "see" if machine.cuda else "install a torch built with CUDA: see"
+        why = machine.no_cuda_reason or "none was found here"
+        return f"device=cuda needs CUDA, and {why}: choose device=cpu, or {remedy} the README"
     return None
 
 

@@ -29,6 +29,7 @@ SELECTIVE, FLASH_4 = {"checkpointing": "selective"}, {"attention": "flash_attn_4
 INT8, FP8 = {"quantization": "int8"}, {"quantization": "fp8"}
 OLD_AO_GPU = replace(FIXTURE_GPU, packages=FIXTURE_GPU.packages | {"torchao": "0.17.0"})
 AO_AMPERE_GPU = replace(AO_GPU, gpu_name="Fixture Ampere", compute_capability=(8, 0))
+NO_DRIVER = replace(FIXTURE_CPU, cuda="13.0", no_cuda_reason="torch sees no NVIDIA GPU or driver")
 NO_COMPILER = replace(FIXTURE_CPU, has_cxx_compiler=False)
 
 
@@ -36,6 +37,8 @@ NO_COMPILER = replace(FIXTURE_CPU, has_cxx_compiler=False)
     ("combo", "mode", "device", "machine", "reason", "remedy"),
     [
         ({}, "inference", "cuda", FIXTURE_CPU, "this is a test fixture", "choose device=cpu"),
+        ({}, "inference", "cuda", FIXTURE_CPU, "this is a test fixture", "or install a torch built with CUDA: see"),
+        ({}, "inference", "cuda", NO_DRIVER, "sees no NVIDIA GPU", "device=cpu, or see the README"),
         ({"checkpointing": "full"}, "inference", "cpu", FIXTURE_CPU, "without a backward", "choose mode=train"),
         ({"optimizer": "adamw_fused"}, "sample", "cpu", FIXTURE_CPU, "without a backward", "choose mode=train"),
         ({"attention": "sdpa_cudnn"}, "train", "cpu", FIXTURE_CPU, "needs CUDA", "choose math, sdpa or sdpa_flash"),
