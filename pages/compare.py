@@ -27,8 +27,7 @@ label, of = data.run_labels(runs)[baseline], f"against {baseline}"
 drift = winners.drift(against)
 figure = ratios.ratios(rows, metric=metric, baseline=label, drift=drift, dark=is_dark())
 show_chart(figure, rows, key="compare_ratios", name=f"ratios-{metric}", of=of)
-st.caption("A dot inside the grey band, or a whisker across 1×, is no difference.")
-comparison.say_ceilings(rows, metric)
+comparison.say_what_differs(rows, metric, drift)
 
 with st.grid(2, min_column_width=480, gap="medium"):
     categories = data.read(frames.kernel_categories, (baseline, *run_ids))
@@ -44,5 +43,6 @@ st.subheader("All metrics")
 comparison.show_metric_table(rows, key="compare_table", baseline=comparison.pinned(runs, baseline), drift=drift)
 st.caption(
     "Blue is better than the baseline, orange worse. Without a colour: no difference, or one that is neither (how busy "
-    "a GPU is, how long launching takes, a share of another ceiling). A metric that no run has is left out."
+    "a GPU is, how long launching takes, a share of another ceiling, an error ratio of another precision). A metric "
+    "that no run has is left out."
 )

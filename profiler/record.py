@@ -114,14 +114,20 @@ class Metrics:
         "", "The same error for plain eager math at the same precision.", "lower"
     )
     output_error_ratio: float | None = _metric(
-        "x", "output_error over output_error_eager; above 2 (and 1e-5) the run is wrong.", "lower"
+        "x",
+        "output_error over output_error_eager; above 2 (and 1e-5) the run is wrong. "
+        "Compare it only between runs of the same precision.",
+        "lower",
     )
     gradient_error: float | None = _metric("", "Relative L2 error of all gradients against the reference.", "lower")
     gradient_error_eager: float | None = _metric(
         "", "The same error for plain eager math at the same precision.", "lower"
     )
     gradient_error_ratio: float | None = _metric(
-        "x", "gradient_error over gradient_error_eager; above 2 (and 1e-5) the run is wrong.", "lower"
+        "x",
+        "gradient_error over gradient_error_eager; above 2 (and 1e-5) the run is wrong. "
+        "Compare it only between runs of the same precision.",
+        "lower",
     )
     loss: float | None = _metric("", "Loss of the first step on the fidelity samples.")
     loss_scale: float | None = _metric("", "Loss scale at the end (fp16_amp).")

@@ -1,7 +1,7 @@
 """Ratios between runs with what is known of their spread: stats applied to frames."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 import pandas as pd
@@ -12,15 +12,25 @@ from store import stats
 Samples = Mapping[tuple[str, str], stats.Floats]  # (run_id, metric) -> every sample
 Row = dict[str, Any]
 
-# A share's ceiling: two shares of different ceilings (fp32's against bf16's) are neither better nor worse.
+# What a metric is already divided by: shares of different ceilings (fp32's against bf16's), and errors over plain
+# eager's at different precisions, are neither better nor worse than one another.
 CEILINGS = {"mfu": "datasheet_tflops", "ceiling_share": "ceiling_tflops"}
+EAGER_ERRORS = {"output_error_ratio": "output_error_eager", "gradient_error_ratio": "gradient_error_eager"}
+DIVISORS = CEILINGS | EAGER_ERRORS
+WHY_NOT_JUDGED = {
+    **dict.fromkeys(CEILINGS, "these are shares of different ceilings"),
+    **dict.fromkeys(EAGER_ERRORS, "each error is over plain eager's at its own precision"),
+}
 SAME_CEILING = 1.1  # a measured ceiling is never twice the same
+TIMED_UNITS = ("ms", "s", "1/s", "1/(s GiB)", "TFLOP/s")
 
 _VERDICT_TYPES = {"speedup_low": "float64", "speedup_high": "float64", "verdict": "str"}
 _RATIO_TYPES = {
     **dict.fromkeys(("run_id", "label", "metric", "unit", "better"), "str"),
     **dict.fromkeys(("value", "baseline_value", "ratio", "ratio_low", "ratio_high"), "float64"),
-    **dict.fromkeys(("ceiling_tflops", "baseline_ceiling_tflops"), "float64"),
+    **dict.fromkeys(("divisor", "baseline_divisor"), "float64"),
+    "why_not_judged": "str",
+    "is_timed": "bool",
 }
 
 
@@ -39,13 +49,15 @@ def with_verdicts(pairs: pd.DataFrame, samples: Samples) -> pd.DataFrame:
 def metric_ratios(pairs: pd.DataFrame, runs: pd.DataFrame, samples: Samples) -> pd.DataFrame:
     """One row per pair of paired.sql and metric that either run knows; runs has a label and every scalar of all.
 
-    A share of a ceiling has both runs' ceilings; where they differ, better is ''.
+    A metric that is itself a ratio has both runs' divisors: a share its ceiling (TFLOP/s), an error ratio plain
+    eager's error. Where ceilings or precisions differ, better is '' and why_not_judged says so. is_timed: a time or a
+    rate, which the drift of step times moves, too.
     """
     by_id = {row["run_id"]: row for row in runs.astype(object).where(runs.notna(), None).to_dict("records")}
     rows = [
         _ratio(by_id[pair["run_id"]], by_id[pair["baseline_run_id"]], metric.name, samples, _may_divide(pair))
-        | _ceilings(by_id[pair["run_id"]], by_id[pair["baseline_run_id"]], metric.name, metric.metadata["better"])
-        | {"metric": metric.name, "unit": metric.metadata["unit"]}
+        | _divisors(by_id[pair["run_id"]], by_id[pair["baseline_run_id"]], metric.name, metric.metadata["better"])
+        | {"metric": metric.name, "unit": metric.metadata["unit"], "is_timed": _is_timed(metric)}
         for pair in pairs.to_dict("records")
         for metric in fields(Metrics)
     ]
@@ -73,13 +85,22 @@ def _ratio(run: Row, baseline: Row, metric: str, samples: Samples, may_divide: b
     return row | {"ratio": value / baseline_value} | bounds
 
 
-def _ceilings(run: Row, baseline: Row, metric: str, better: str) -> Row:
-    """Which way is better, and the ceilings that a share is of."""
-    if metric not in CEILINGS:
+def _divisors(run: Row, baseline: Row, metric: str, better: str) -> Row:
+    """Which way is better, and what the metric is already divided by."""
+    if metric not in DIVISORS:
         return {"better": better}
-    one, other = run[CEILINGS[metric]], baseline[CEILINGS[metric]]
-    is_same = bool(one and other) and max(one, other) <= SAME_CEILING * min(one, other)
-    return {"ceiling_tflops": one, "baseline_ceiling_tflops": other, "better": better if is_same else ""}
+    one, other = run[DIVISORS[metric]], baseline[DIVISORS[metric]]
+    if metric in CEILINGS:
+        is_same = bool(one and other) and max(one, other) <= SAME_CEILING * min(one, other)
+    else:
+        is_same = run["precision"] == baseline["precision"]
+    row = {"divisor": one, "baseline_divisor": other, "better": better}
+    return row if is_same else row | {"better": "", "why_not_judged": WHY_NOT_JUDGED[metric]}
+
+
+def _is_timed(metric: Field[Any]) -> bool:
+    """Whether it is a time or a rate."""
+    return metric.metadata["unit"] in TIMED_UNITS or metric.name in CEILINGS
 
 
 def _interval(samples: Samples, above: str, below: str, metric: str) -> stats.Interval | None:

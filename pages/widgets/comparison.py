@@ -11,7 +11,10 @@ from profiler.combo import BASELINE, FAMILIES
 from store import frames
 
 WORKLOAD_FIELDS = ("model", "mode", "batch", "resolution", "device", "machine_label", "torch")
-HEADLINES = ("step_ms", "samples_per_s", "peak_allocated_gib", "sample_energy_j", "output_error_ratio", "mfu")
+HEADLINES = (
+    *("step_ms", "samples_per_s", "peak_allocated_gib", "sample_energy_j", "mfu"),
+    *("output_error", "output_error_ratio", "gradient_error", "gradient_error_ratio"),
+)
 MAX_RUNS = 8
 
 
@@ -63,16 +66,30 @@ def choose_metric(rows: pd.DataFrame, key: str) -> str:
     return st.segmented_control("Metric", options, default=options[0], required=True, key=key, bind="query-params")
 
 
-def say_ceilings(rows: pd.DataFrame, metric: str) -> None:
-    """Of a share: the ceiling that each run's is of, which its precision sets."""
-    own = rows[(rows["metric"] == metric) & rows["ceiling_tflops"].notna()]
-    if len(own):
-        baseline = readable.number(own["baseline_ceiling_tflops"].iloc[0])
-        each = [f"{row.label} {readable.number(row.ceiling_tflops)}" for row in own.itertuples(index=False)]
-        st.caption(
-            f"Each share is of its own run's ceiling, in TFLOP/s: baseline {baseline}, {', '.join(each)}. Shares of "
-            "different ceilings (a precision has its own) are neither better nor worse than one another."
+def say_what_differs(rows: pd.DataFrame, metric: str, drift: float | None) -> None:
+    """Under the chart: which dots are no difference, and of a metric that is itself a ratio what each run's is of."""
+    own = rows[(rows["metric"] == metric) & rows["ratio"].notna()]
+    signs = ["a dot inside the grey band"] if drift and own["is_timed"].any() else []
+    signs += ["a whisker across 1×"] if own["ratio_low"].notna().any() else []
+    if signs:
+        st.caption(f"{' or '.join(signs).capitalize()} is no difference.")
+    divided = own[own["divisor"].notna()]
+    if len(divided):
+        st.caption(_divisors_in_words(divided, metric))
+
+
+def _divisors_in_words(rows: pd.DataFrame, metric: str) -> str:
+    baseline = readable.number(rows["baseline_divisor"].iloc[0])
+    each = ", ".join(f"{row.label} {readable.number(row.divisor)}" for row in rows.itertuples(index=False))
+    if metric.endswith("error_ratio"):
+        return (
+            f"Each error is over that of plain eager at its own run's precision: baseline {baseline}, {each}. Between "
+            f"precisions such ratios are not judged: {metric.removesuffix('_ratio')} itself tells the runs apart."
         )
+    return (
+        f"Each share is of its own run's ceiling, in TFLOP/s: baseline {baseline}, {each}. Shares of different "
+        "ceilings (a precision has its own) are neither better nor worse than one another."
+    )
 
 
 def pinned(runs: pd.DataFrame, baseline: str) -> str:
@@ -127,5 +144,6 @@ def _style(row: pd.Series, drift: float | None) -> str:
     if pd.isna(row["ratio"]) or row["ratio"] <= 0:
         return ""
     low, high = row["ratio_low"], row["ratio_high"]
+    drift = drift if row["is_timed"] else None
     colour = colour_of(row["ratio"], low, high, better=str(row["better"] or ""), drift=drift)
     return "" if colour == palette.EVEN else f"color: {palette.ink(colour, is_dark())}"

@@ -68,7 +68,7 @@ COLUMNS = {
     "metric_ratios": [
         *("run_id", "label", "metric", "unit", "better"),
         *("value", "baseline_value", "ratio", "ratio_low", "ratio_high"),
-        *("ceiling_tflops", "baseline_ceiling_tflops"),
+        *("divisor", "baseline_divisor", "why_not_judged", "is_timed"),
     ],
     "kernel_categories": ["run_id", "combo_label", "category", "step_total_ms", "share", "idle_ms", "of_whole_trace"],
     "kernels": ["name", "category", "op", "phase", "num_calls", "total_ms", "mean_us", "share"],

@@ -20,13 +20,14 @@ def test_a_ratio_inside_the_measured_drift_has_no_colour(
     drift: float | None, is_coloured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison, "is_dark", lambda: False)
-    row = pd.Series({"ratio": 0.99, "ratio_low": 0.985, "ratio_high": 0.995, "better": "lower"})
-    assert bool(comparison._style(row, drift)) is is_coloured
+    ratio = {"ratio": 0.99, "ratio_low": 0.985, "ratio_high": 0.995, "better": "lower"}
+    assert bool(comparison._style(pd.Series(ratio | {"is_timed": True}), drift)) is is_coloured
+    assert comparison._style(pd.Series(ratio | {"is_timed": False}), drift)  # an error does not drift with the time
 
 
 @pytest.mark.parametrize(("ceiling", "better"), [(67.0, "higher"), (68.0, "higher"), (990.0, ""), (None, "")])
 def test_shares_of_different_ceilings_are_neither_better_nor_worse(ceiling: float | None, better: str) -> None:
-    unknown = asdict(Metrics())
+    unknown = asdict(Metrics()) | {"precision": "fp32"}
     runs = pd.DataFrame(
         [
             unknown | {"run_id": "one", "label": "one", "mfu": 0.3, "datasheet_tflops": 67.0, "gpu_busy_share": 0.9},
@@ -40,6 +41,47 @@ def test_shares_of_different_ceilings_are_neither_better_nor_worse(ceiling: floa
     drawn = chart.ratios(found.reset_index(), metric="mfu", baseline="one").data[0]
     assert drawn.marker.color[0] == (palette.WORSE if better else palette.EVEN)
     assert ceiling is None or f"of {ceiling:.0f}" in drawn.hovertext[0].replace(".0 ", " ")
+
+
+@pytest.mark.parametrize("metric", ["output_error", "gradient_error"])
+@pytest.mark.parametrize(("precision", "is_judged"), [("fp32", True), ("bf16_amp", False)])
+def test_error_ratios_of_different_precisions_are_not_judged(metric: str, precision: str, is_judged: bool) -> None:
+    """Each is over plain eager's error at its own precision: bf16 at 0.92 of its own errs thousands of times more."""
+    unknown = asdict(Metrics())
+    errors = {"one": (3.1e-6, 3.1e-6, 1.0), "two": (1.17e-2, 1.28e-2, 0.917)}
+    names = (metric, f"{metric}_eager", f"{metric}_ratio")
+    runs = pd.DataFrame(
+        [
+            unknown | {"run_id": run_id, "label": run_id, "step_ms": 1.0} | dict(zip(names, values, strict=True))
+            for run_id, values in errors.items()
+        ]
+    ).assign(precision=["fp32", precision])
+    pairs = pd.DataFrame([{"run_id": "two", "baseline_run_id": "one", "why_not_comparable": None}])
+    rows = ratios.metric_ratios(pairs, runs, {})
+    found = rows.set_index("metric")
+    assert found.at[f"{metric}_ratio", "better"] == ("lower" if is_judged else "")
+    assert pd.isna(found.at[f"{metric}_ratio", "why_not_judged"]) is is_judged
+    assert found.at[f"{metric}_ratio", "divisor"] == 1.28e-2
+
+    figure = chart.ratios(rows, metric=f"{metric}_ratio", baseline="one", drift=0.2)
+    assert figure.data[0].marker.color[0] == (palette.BETTER if is_judged else palette.EVEN)
+    assert ("its own precision" in figure.layout.title.subtitle.text) is not is_judged
+    assert "plain eager's error" in figure.data[0].hovertext[0]
+    figure = chart.ratios(rows, metric=metric, baseline="one", drift=0.2)
+    assert figure.data[0].marker.color[0] == palette.WORSE
+
+
+def test_the_drift_of_step_times_is_drawn_on_times_and_rates_alone(tmp_path: Path) -> None:
+    write_ladder(tmp_path / "runs", sweep_id="ladder")
+    sync([tmp_path / "runs"], tmp_path / "index.duckdb")
+    rows = frames.metric_ratios("ladder-00", ["ladder-02"], database=tmp_path / "index.duckdb")
+    timed = set(rows.loc[rows["is_timed"], "metric"])
+    assert {"step_ms", "samples_per_s", "achieved_tflops", "mfu"} <= timed
+    assert not timed & {"output_error", "output_error_ratio", "peak_allocated_gib", "num_kernels"}
+    for metric in ("step_ms", "peak_allocated_gib"):
+        figure = chart.ratios(rows, metric=metric, baseline="baseline", drift=0.02)
+        assert any(shape.type == "rect" for shape in figure.layout.shapes) is (metric in timed)
+        assert ("grey band" in figure.layout.title.subtitle.text) is (metric in timed)
 
 
 @pytest.mark.parametrize(
