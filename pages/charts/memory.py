@@ -27,7 +27,7 @@ def memory_split(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     runs = rows.drop_duplicates("run_id").reset_index(drop=True)
     sizes = rows.pivot(index="run_id", columns="part", values="gib").loc[runs["run_id"]]
     subtitle = "Alive at the fullest moment of a step; the tick is its peak"
-    figure = theme.titled(title, subtitle, dark=dark, height=172 + ROW * len(runs))
+    figure = theme.titled(title, subtitle, dark=dark, height=204 + ROW * len(runs))
     unit = readable.memory_unit(max(sizes.sum(axis=1).max(), runs["peak_gib"].max()))
     for part, meaning in PARTS.items():
         if not (sizes[part] > 0).any():
@@ -45,7 +45,7 @@ def memory_split(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
             width=0.56,
         )
     _draw_peaks(figure, runs["peak_gib"], unit, dark)
-    figure.update_layout(barmode="stack", margin={"t": 108, "r": 76})
+    figure.update_layout(barmode="stack", margin={"t": 64, "r": 76}, legend=theme.LEGEND_BELOW)
     figure.update_xaxes(title_text=f"Memory ({unit.name})", rangemode="tozero")
     theme.label_rows(figure, runs["combo_label"])
     return figure

@@ -32,6 +32,9 @@ DARK = Ink(
 )
 FONT = '"Source Sans", "Source Sans 3", "Source Sans Pro", "Segoe UI", "DejaVu Sans", sans-serif'
 
+# For many names: they take as many lines as they need, and the plot gives way. Above it they would meet the subtitle.
+LEGEND_BELOW = {"yref": "container", "y": 0, "yanchor": "bottom"}
+
 
 def ink(dark: bool) -> Ink:
     return DARK if dark else LIGHT

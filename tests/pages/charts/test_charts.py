@@ -263,6 +263,12 @@ def test_the_parts_of_a_peak_stand_to_its_tick(rows: dict[str, pd.DataFrame]) ->
     assert sum(bar.x[0] for bar in bars) == pytest.approx(tick.x[0])
 
 
+def test_names_of_the_peaks_parts_stand_below_where_no_subtitle_is(rows: dict[str, pd.DataFrame]) -> None:
+    """In a narrow column they take three lines."""
+    legend = memory.memory_split(rows["memory_split"]).layout.legend
+    assert (legend.yref, legend.y, legend.yanchor) == ("container", 0, "bottom")
+
+
 def test_a_part_that_nobody_expects_is_explained(rows: dict[str, pd.DataFrame]) -> None:
     own = rows["memory_split"].query("run_id == 'train'")
     assert "temporaries" not in memory.reading(own.assign(gib=own["gib"].where(own["part"] != "temporary", 0.0)))
