@@ -100,16 +100,19 @@ def families_form(
 
 
 def impossible_choices(workload: Workload, machine: Machine | None) -> dict[tuple[str, str], str]:
-    """(family, choice) -> why it cannot run here, whatever precision it is combined with."""
+    """(family, choice) -> why it cannot run here, whatever precision it is combined with.
+
+    Empty where one reason meets every choice (no CUDA, say): that is no matter of choices, and the plan tells it.
+    """
     if machine is None:
         return {}
-    found = {}
-    for family in FAMILIES:
-        for choice in choices(family):
-            reason = _why_never(family, choice, workload, machine) if applies(family, workload.mode) else None
-            if reason:
-                found[family, choice] = reason
-    return found
+    families = [family for family in FAMILIES if applies(family, workload.mode)]
+    every = {
+        (name, choice): _why_never(name, choice, workload, machine) for name in families for choice in choices(name)
+    }
+    if len(set(every.values())) == 1:
+        return {}
+    return {place: reason for place, reason in every.items() if reason}
 
 
 def _why_never(family: str, choice: str, workload: Workload, machine: Machine) -> str | None:

@@ -5,6 +5,7 @@ from typing import Any, get_args
 import pandas as pd
 import streamlit as st
 
+from pages.charts import readable
 from pages.widgets import data, jobs
 from profiler.combo import BASELINE, Combo
 from profiler.machine import Machine
@@ -79,7 +80,12 @@ def make_plan(
 
 
 def show_summary(plan: sweep.Sweep) -> None:
-    """How many runs and how long, and how many more cannot work here."""
+    """How many runs and how long, and how many more cannot work here; or that none can. One reason of all is told."""
+    reason = _only_reason(plan)
+    if not plan.num_runs:
+        why = f": {readable.escaped(reason)}." if reason else ", each for its own reason: see below."
+        st.error(f"None of these {len(plan.rejected)} runs can run here{why}", icon=":material/block:")
+        return
     num_references = sum(job.kind == "reference" for job in plan.jobs)
     words = {0: "", 1: " and a numerical reference"}.get(num_references, f" and {num_references} numerical references")
     rough = ", a rough guess until such runs were measured here" if plan.estimate.is_rough else ""
@@ -87,19 +93,29 @@ def show_summary(plan: sweep.Sweep) -> None:
     if plan.rejected:
         st.warning(
             f"{len(plan.rejected)} more cannot run here: they take no time and are recorded as rejected, with the "
-            "reason.",
+            f"reason{': ' + readable.escaped(reason) if reason else ''}.",
             icon=":material/block:",
         )
 
 
+def _only_reason(plan: sweep.Sweep) -> str | None:
+    """The reason that all rejected runs share; None where they differ, or none is rejected."""
+    reasons = {reason for _, reason in plan.rejected}
+    return reasons.pop() if len(reasons) == 1 else None
+
+
 def show_jobs(plan: sweep.Sweep) -> None:
-    """All jobs in their order, each with the reason why it is in the plan, or why it cannot work here."""
+    """All jobs in their order, each with the reason why it is in the plan, or why it cannot work here.
+
+    A reason that all of those share stands in the summary, once.
+    """
     rejected = {job.job_id: reason for job, reason in plan.rejected}
+    told = {} if _only_reason(plan) else rejected
     rows = pd.DataFrame(
         {
             "run": [job.run_label if job.kind == "measure" else "numerical reference" for job in plan.jobs],
             "workload": [job.workload.label for job in plan.jobs],
-            "why": [rejected.get(job.job_id, plan.reasons[job.job_id]) for job in plan.jobs],
+            "why": [told.get(job.job_id, plan.reasons[job.job_id]) for job in plan.jobs],
         }
     )
     if rejected:
@@ -112,8 +128,9 @@ def show_jobs(plan: sweep.Sweep) -> None:
 
 
 def submit_button(plan: sweep.Sweep, key: str) -> None:
-    """Queue the plan's jobs, once per click, and say where to watch them."""
-    if st.button("Start", type="primary", icon=":material/play_arrow:", key=f"{key}_submit"):
+    """Queue the plan's jobs, once per click, and say where to watch them; disabled where no run can work here."""
+    place = {"icon": ":material/play_arrow:", "key": f"{key}_submit", "disabled": not plan.num_runs}
+    if st.button("Start", type="primary", **place):
         submitted = jobs.attempt(job_queue.submit, plan.jobs)
         if submitted is None:
             return

@@ -219,6 +219,35 @@ def test_launch_counts_what_can_run_here_and_offers_one_way_on(make_home: Make, 
     assert [button.label for button in app.button if button.proto.type == "primary"] == ["Start"]
 
 
+@pytest.mark.parametrize("kind", ["quick", "ladder_inference", "grid", "single_combo"])
+def test_launch_of_what_cannot_run_here_is_disabled_and_says_why_once(
+    kind: str, make_home: Make, open_page: Open
+) -> None:
+    make_home("empty")
+    app = open_page("launch", launch_kind=kind, launch_device="cuda")
+    assert not app.exception
+    assert app.button(key="launch_submit").disabled
+    [said] = [error.value.replace("\\", "") for error in app.error]
+    assert "runs can run here: device=cuda needs CUDA, and this is a test fixture: choose device=cpu" in said
+    everything = words(app) + "".join(pd.DataFrame(table.value).to_string() for table in app.table)
+    assert everything.replace("\\", "").count("needs CUDA") == 1
+    assert "no time" not in words(app)
+
+
+def test_launch_tells_a_reason_that_rejected_runs_share_once(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    app = open_page("launch", launch_kind="grid")
+    app.session_state["launch_grid_cpu_inference_attention"] = ["math", "sdpa_cudnn"]
+    app.session_state["launch_grid_cpu_inference_precision"] = ["fp32", "bf16"]
+    app.run()
+    assert not app.button(key="launch_submit").disabled
+    assert "2 more cannot run here" in app.warning[0].value
+    assert "needs CUDA" in app.warning[0].value
+    plan = pd.DataFrame(app.table[-1].value)
+    assert plan["Here"].tolist().count("not possible") == 2
+    assert not plan["Why"].str.contains("needs CUDA").any()
+
+
 def test_launch_asks_for_the_number_of_processes(make_home: Make, open_page: Open) -> None:
     make_home("empty")
     app = open_page("launch", launch_kind="single_combo")
