@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from pages.charts import dots, palette, readable, theme
 
 ROW, MAX_DOTS = 27, 40
-COLUMN_ENDS = (62, 126, 182, 278)  # pixels beside the plot
+COLUMN_ENDS = (62, 126, 182, 296)  # pixels beside the plot
 SET_BY_LAUNCHES = "the CPU's launches set this time, not the kernel"
 LAUNCH_BOUND = f"launch-bound: {SET_BY_LAUNCHES}"
 TIMED = ("done", "imported", "wrong", "ineffective")
