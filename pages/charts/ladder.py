@@ -122,13 +122,23 @@ def _hover(row: pd.Series) -> str:
         f"speedup {readable.interval(row['speedup'], row['speedup_low'], row['speedup_high'])}, {row['verdict']}",
         f"{readable.median_step(row['step_ms'], row['num_samples'])}, IQR {readable.number(row['step_iqr_ms'], 'ms')}",
         f"peak {readable.gib(row['peak_allocated_gib'])}",
-        f"output error {readable.times(row['output_error_ratio'])} of plain eager",
+        *_errors(row),
     ]
     if row["launch_verdict"] == "launch-bound":
         lines.append(f"{LAUNCH_BOUND} (GPU waits {readable.idle(row['gpu_busy_share'])})")
     if row["status"] != "done":
         lines.append(f"{row['status']}: {theme.hover(_text(row['cause']))}")
     return "<br>".join(lines)
+
+
+def _errors(row: pd.Series) -> list[str]:
+    """The relative errors, of gradients only in training: no ratio tells the precisions apart."""
+    return [
+        f"{kind} error {readable.number(row[f'{kind}_error'])} against the reference "
+        f"({readable.times(row[f'{kind}_error_ratio'])} plain eager's at this precision)"
+        for kind in ("output", "gradient")
+        if kind == "output" or pd.notna(row["gradient_error"])
+    ]
 
 
 def _draw_samples(

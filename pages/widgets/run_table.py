@@ -8,10 +8,12 @@ import streamlit as st
 from pages.charts import palette, readable
 from pages.widgets import data, linked, tables
 from pages.widgets.chart import is_dark
+from pages.widgets.measures import META
 from store import frames
 
 FILTERS = {"model_label": "Model", "mode": "Mode", "device": "Device", "status": "Status"}
 ALIKE = ("workload_label", "machine_label", "cause")  # left out where all rows say the same
+TRAINED = ("gradient_error",)  # left out where no row knows it
 RATIOS = ("speedup", "memory_ratio", "break_even_steps")
 Column = st.column_config
 COLUMNS: dict[str, Any] = {
@@ -30,10 +32,15 @@ COLUMNS: dict[str, Any] = {
     "samples_per_s": Column.NumberColumn("Samples/s", format="%.2f"),
     "peak_allocated_gib": Column.NumberColumn("Peak (GiB)", format="%.3g"),
     "memory_ratio": Column.NumberColumn("Peak ratio", format="%.2f×", help="Peak over the baseline's peak."),
+    **{
+        name: Column.NumberColumn(title, format="%.2e", help=META[name]["help"])
+        for name, title in {"output_error": "Output error", "gradient_error": "Gradient error"}.items()
+    },
     "output_error_ratio": Column.NumberColumn(
         "Error ratio",
         format="%.2f×",
-        help="Output error over that of plain eager at the same precision; above 2 the run is wrong.",
+        help="Output error over that of plain eager at the same precision; above 2 the run is wrong. Compare it only "
+        "between runs of the same precision.",
     ),
     "compile_s": Column.NumberColumn("Compile (s)", format="%.1f"),
     "break_even_steps": Column.NumberColumn(
@@ -96,6 +103,7 @@ def show_run_table(rows: pd.DataFrame, key: str) -> list[str]:
     is_different = rows["verdict"].isin(("faster", "slower"))
     shown = rows.assign(gpu_waits=readable.gpu_waits(rows))[list(COLUMNS)]
     shown = shown.drop(columns=[name for name in ALIKE if len(shown) > 1 and shown[name].nunique() <= 1])
+    shown = shown.drop(columns=[name for name in TRAINED if shown[name].isna().all()])
     event = st.dataframe(
         shown.style.apply(_row_style, axis=1, is_different=is_different, dark=is_dark()),
         hide_index=True,

@@ -16,6 +16,8 @@ SELECT
     CASE WHEN why_not_comparable(one, baseline) IS NULL
         THEN one.peak_allocated_gib / nullif(baseline.peak_allocated_gib, 0)
     END AS memory_ratio,
+    measured.output_error,
+    measured.gradient_error,
     measured.output_error_ratio,
     measured.gradient_error_ratio,
     measured.compile_s,

@@ -130,6 +130,21 @@ def test_overview_says_what_won(make_home: Make, open_page: Open) -> None:
     assert "random weights" in words(app)
 
 
+@pytest.mark.parametrize("mode", ["inference", "train"])
+def test_overview_tells_the_errors_themselves(mode: str, make_home: Make, open_page: Open) -> None:
+    """Their ratio to plain eager's is 1 at every precision."""
+    write_ladder(make_home("empty") / "runs", sweep_id="errors", workload=replace(CPU_WORKLOAD, mode=mode))
+    app = open_page("overview")
+    table = app.dataframe[0].value.set_index("combo_label")
+    assert table.loc["baseline", "output_error"].iloc[0] == 1e-6
+    assert table.loc["sdpa · bf16", "output_error"] == 2e-3
+    assert ("gradient_error" in table) is (mode == "train")
+    bars = next(line for line in figures(app)[0]["data"] if line["name"] == "runs")
+    assert "output error 1.0e-06 against the reference (1.00×" in bars["hovertext"][0]
+    assert "output error 0.002 against the reference (1.00×" in bars["hovertext"][2]
+    assert ("gradient error 0.004" in bars["hovertext"][2]) is (mode == "train")
+
+
 def test_overview_warns_of_runs_that_other_programs_disturbed(make_home: Make, open_page: Open) -> None:
     record = make_home("full") / "runs" / "ladder-04" / "record.json"
     whole = json.loads(record.read_text())

@@ -34,7 +34,8 @@ LADDER_COLUMNS = [
     *("run_id", "sweep_position", "sweep_role", "combo_label", "step_label", "status", "cause", "step_ms"),
     *("step_iqr_ms", "num_samples", "samples_per_s", "speedup", "speedup_low", "speedup_high", "verdict"),
     *("peak_allocated_gib",),
-    *("memory_ratio", "output_error_ratio", "gradient_error_ratio", "compile_s", "break_even_steps", "mfu"),
+    *("memory_ratio", "output_error", "gradient_error", "output_error_ratio", "gradient_error_ratio"),
+    *("compile_s", "break_even_steps", "mfu"),
     *("launch_verdict", "gpu_busy_share", "attention_observed", "baseline_run_id", "drift", "why_not_comparable"),
 ]
 COLUMNS = {
