@@ -16,6 +16,10 @@ PARTS = {  # in the order of the stack, with what each is
     "untraced": "of the peak without the profiler, but not in the traced step",
 }
 WORTH_A_SENTENCE = 0.05
+UNMOVED = (
+    "The traced step asked for no memory and freed none: a replayed CUDA graph, say, works in memory that was set "
+    "aside when it was recorded."
+)
 ROW = 40
 
 
@@ -59,8 +63,9 @@ def reading(rows: pd.DataFrame) -> str:
         for part in ("temporary", "workspace", "untraced")
         if own[part] > WORTH_A_SENTENCE * own.sum()
     ]
-    when = readable.number(rows["time_ms"].iloc[0], "ms")
-    return " ".join([f"The parts add up: all were alive at once, {when} into the traced step.", *named])
+    time_ms = float(rows["time_ms"].iloc[0])
+    when = f"{readable.number(time_ms, 'ms')} into the traced step" if time_ms > 0 else "when the traced step began"
+    return " ".join([f"The parts add up: all were alive at once, {when}.", *named])
 
 
 def _draw_peaks(figure: go.Figure, peaks: pd.Series, unit: readable.MemoryUnit, dark: bool) -> None:
@@ -82,6 +87,8 @@ def memory_timeline(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     title = "Memory over one step"
     if rows.empty:
         return theme.empty(title, "This run recorded no memory timeline.", dark=dark)
+    if rows["time_ms"].nunique() < 2:
+        return theme.empty(title, UNMOVED, dark=dark)
     present = rows.groupby("category", observed=True)["gib"].max()
     unit = readable.memory_unit(rows.groupby("time_ms")["gib"].sum().max())
     figure = theme.titled(title, "Tensors alive, by what they are for", dark=dark, height=340)

@@ -105,8 +105,9 @@ def titled(title: str, subtitle: str = "", *, dark: bool, height: int) -> go.Fig
 
 
 def empty(title: str, why: str, *, dark: bool, height: int = 140) -> go.Figure:
-    """A figure that has a title and says why nothing is drawn."""
+    """A figure that has a title and says why nothing is drawn, in its meta, too: a page has that in a sentence."""
     figure = titled(title, dark=dark, height=height)
+    figure.update_layout(meta={"title": title, "why_empty": why})
     figure.add_annotation(
         text="<br>".join(html.escape(line) for line in wrapped(why, 90)),
         showarrow=False,

@@ -5,7 +5,7 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from pages.charts import export
+from pages.charts import export, readable
 
 MIMES = {"png": "image/png", "svg": "image/svg+xml", "html": "text/html", "csv": "text/csv"}
 
@@ -16,10 +16,16 @@ def is_dark() -> bool:
 
 
 def show_chart(figure: export.Figure, rows: pd.DataFrame, *, key: str, name: str, of: str) -> None:
-    """Draw the figure; offer it as PNG, SVG and HTML, and its rows as CSV.
+    """Draw the figure; offer it as PNG, SVG and HTML, and its rows as CSV. One that holds nothing is a sentence.
 
     of is its run or study: the files' names hold it, and the pictures' titles, as no page does that for them.
     """
+    if figure.layout.meta and "why_empty" in figure.layout.meta:
+        title, why = (readable.escaped(figure.layout.meta[name]) for name in ("title", "why_empty"))
+        with st.container(key=f"chart-box-{key}", gap=None):
+            st.markdown(f"**{title}**")
+            st.caption(why)
+        return
     with st.container(key=f"chart-box-{key}", gap=None):
         st.plotly_chart(figure, theme=None, key=key, config={"displayModeBar": False, "responsive": True})
         with (

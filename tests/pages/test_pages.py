@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -383,6 +384,19 @@ def test_run_of_a_training_draws_its_loss_beside_its_baselines(make_home: Make, 
     assert lines == ["loss of the baseline", "loss of this run"]
     drawn = {figure["layout"]["title"]["text"]: figure for figure in figures(open_page("run", run="t-00"))}
     assert [line["name"] for line in drawn["The first steps of training"]["data"]] == ["loss of this run"]
+
+
+def test_run_has_a_sentence_in_the_place_of_a_chart_without_data(make_home: Make, open_page: Open) -> None:
+    """A replayed graph asks for no memory: one moment is no timeline."""
+    folder = write_run(make_home("empty") / "runs", run_id="still", workload=replace(CPU_WORKLOAD, mode="train"))
+    (folder / "curves.parquet").unlink()
+    pq.write_table(pq.read_table(folder / "memory.parquet").slice(0, 1), folder / "memory.parquet")
+    app = open_page("run", run="still")
+    assert not {"Memory over one step", "The first steps of training"} & set(titles(app))
+    assert "a replayed CUDA graph" in words(app)
+    assert "This run has no curve of its loss" in words(app)
+    assert not [one.proto.id for one in app.get("download_button") if "run_timeline" in one.proto.id]
+    assert [one.proto.id for one in app.get("download_button") if "run_samples" in one.proto.id]
 
 
 def test_run_that_failed_shows_its_traceback(make_home: Make, open_page: Open) -> None:

@@ -276,6 +276,15 @@ def test_a_part_that_nobody_expects_is_explained(rows: dict[str, pd.DataFrame]) 
     assert "24.2 GiB are temporaries (asked for by backward and optimizer" in memory.reading(large)
 
 
+def test_one_moment_is_no_timeline(rows: dict[str, pd.DataFrame]) -> None:
+    timeline = rows["memory_timeline"]
+    figure = memory.memory_timeline(timeline[timeline["time_ms"] == timeline["time_ms"].iloc[0]])
+    assert not figure.data
+    assert "a replayed CUDA graph" in figure.layout.meta["why_empty"]
+    split = rows["memory_split"].query("run_id == 'train'")
+    assert "alive at once, when the traced step began" in memory.reading(split.assign(time_ms=0.0))
+
+
 def test_timeline_stacks_in_one_group(rows: dict[str, pd.DataFrame]) -> None:
     figure = memory.memory_timeline(rows["memory_timeline"])
     assert {trace.stackgroup for trace in figure.data} == {"memory"}
