@@ -100,13 +100,19 @@ class Trace:
         Inductor names the operator that launches a Triton kernel as the kernel: that counts once, as the kernel. On a
         CPU the kernels are operators, and count as those.
         """
-        names, found = Counter(self.found.launches), self.attribution
+        names, found = Counter(self.found.launches) + self.kernel_names(), self.attribution
         trace, ops = found.trace, found.trace.ops.name[found.op_step >= 0]
         kernels = found.traced.name if found.on_gpu else found.traced.name[:0]
         inside = found.steps.at(trace.ranges.start_ns) >= 0
-        for codes in (kernels, ops[~np.isin(ops, kernels)], trace.ranges.name[inside]):
+        for codes in (ops[~np.isin(ops, kernels)], trace.ranges.name[inside]):
             names.update(trace.names[code] for code in codes.tolist())
         return names
+
+    def kernel_names(self) -> Counter[str]:
+        """How often each kernel ran on a GPU in the traced steps; empty without one."""
+        found = self.attribution
+        codes = found.traced.name.tolist() if found.on_gpu else []
+        return Counter(found.trace.names[code] for code in codes)
 
 
 @dataclass(slots=True)

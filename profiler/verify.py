@@ -12,20 +12,22 @@ from profiler.tracing import Trace
 
 
 def verify(evidence: Evidence, trace: Trace, subject: Subject) -> Evidence:
-    """The evidence with `confirmed`, what was observed, and a finding when it is not borne out.
+    """The evidence with `confirmed`, what was observed per step, and a finding when it is not borne out.
+
+    What appears among a GPU's kernels is counted there, and else among operators, ranges and launching calls, too.
 
     confirmed stays None where there was nothing to look at: CUDA graphs replay kernels without operators, and a
     baseline choice may leave no mark.
     """
-    names = trace.names()
+    names, kernels = trace.names(), trace.kernel_names()
     observed: dict[str, Any] = {}
     findings = []
     for what, pattern in evidence.must_appear.items():
-        observed[what] = trace.per_step(count(pattern, names))
+        observed[what] = trace.per_step(count(pattern, kernels) or count(pattern, names))
         if not observed[what]:
             findings.append(f"the trace shows no {what}")
     for what, pattern in evidence.must_not_appear.items():
-        observed[what] = trace.per_step(count(pattern, names))
+        observed[what] = trace.per_step(count(pattern, kernels) or count(pattern, names))
         if observed[what]:
             findings.append(f"the trace shows {what}: {_example(pattern, names)}")
     is_checked = bool(observed)

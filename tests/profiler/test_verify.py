@@ -139,6 +139,16 @@ def test_what_is_observed_counts_per_step_and_a_triton_kernel_once(plain: tuple[
     assert (seen.confirmed, seen.finding) == (False, "the trace shows no none")
 
 
+def test_a_kernel_is_not_counted_again_as_the_operators_that_launch_it(plain: tuple[Subject, tracing.Trace]) -> None:
+    softmax = (
+        *(step(0, 50), op("aten::softmax", 5, 15, external=1), op("aten::_softmax", 6, 14, external=2)),
+        *(launch(1, 10), kernel("softmax_warp_forward", 12, 20, correlation=1, external=2)),
+    )
+    math = Evidence(family="attention", choice="math", must_appear={"math": "[Ss]oft[Mm]ax"})
+    seen = verify(math, replace(plain[1], found=Found(attributed(*softmax))), plain[0])
+    assert seen.observed["math"] == 1
+
+
 def test_patterns_count_calls(plain: tuple[Subject, tracing.Trace]) -> None:
     names = plain[1].names()
     assert count(r"^steplens\.phase\.", names) == 3
