@@ -83,7 +83,10 @@ def _draw_peaks(figure: go.Figure, peaks: pd.Series, unit: readable.MemoryUnit, 
 
 
 def memory_timeline(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
-    """The bytes alive over one traced step, stacked by category. rows: store.frames.memory_timeline."""
+    """The bytes alive over one traced step, stacked by category, on the host's clock: a GPU uses them later.
+
+    rows: store.frames.memory_timeline.
+    """
     title = "Memory over one step"
     if rows.empty:
         return theme.empty(title, "This run recorded no memory timeline.", dark=dark)
@@ -91,7 +94,8 @@ def memory_timeline(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         return theme.empty(title, UNMOVED, dark=dark)
     present = rows.groupby("category", observed=True)["gib"].max()
     unit = readable.memory_unit(rows.groupby("time_ms")["gib"].sum().max())
-    figure = theme.titled(title, "Tensors alive, by what they are for", dark=dark, height=340)
+    subtitle = "Tensors alive, by what they are for, as the host asks for and frees them"
+    figure = theme.titled(title, subtitle, dark=dark, height=340)
     for category, colour in palette.MEMORY.items():
         if present.get(category, 0) <= 0:
             continue
@@ -107,6 +111,6 @@ def memory_timeline(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
             hovertemplate=f"{readable.memory_part(category)} %{{y:.3g}} {unit.name}<extra></extra>",
         )
     figure.update_layout(hovermode="x unified", margin={"t": 108})
-    figure.update_xaxes(title_text="Time since the step began (ms)")
+    figure.update_xaxes(title_text="Time of the host since the step began (ms)")
     figure.update_yaxes(title_text=f"Memory ({unit.name})", rangemode="tozero")
     return figure

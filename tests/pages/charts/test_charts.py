@@ -276,6 +276,13 @@ def test_a_part_that_nobody_expects_is_explained(rows: dict[str, pd.DataFrame]) 
     assert "24.2 GiB are temporaries (asked for by backward and optimizer" in memory.reading(large)
 
 
+def test_a_timeline_names_its_clock(rows: dict[str, pd.DataFrame]) -> None:
+    """The allocator's events are of the calls, and the host runs ahead of a GPU."""
+    layout = memory.memory_timeline(rows["memory_timeline"]).layout
+    assert layout.xaxis.title.text == "Time of the host since the step began (ms)"
+    assert "as the host asks" in layout.title.subtitle.text
+
+
 def test_one_moment_is_no_timeline(rows: dict[str, pd.DataFrame]) -> None:
     timeline = rows["memory_timeline"]
     figure = memory.memory_timeline(timeline[timeline["time_ms"] == timeline["time_ms"].iloc[0]])
