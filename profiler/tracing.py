@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from torch import nn
 from torch._C._profiler import _RecordFunctionFast
@@ -100,13 +99,13 @@ class Trace:
         Inductor names the operator that launches a Triton kernel as the kernel: that counts once, as the kernel. On a
         CPU the kernels are operators, and count as those.
         """
-        names, found = Counter(self.found.launches) + self.kernel_names(), self.attribution
-        trace, ops = found.trace, found.trace.ops.name[found.op_step >= 0]
-        kernels = found.traced.name if found.on_gpu else found.traced.name[:0]
+        found, kernels = self.attribution, self.kernel_names()
+        trace = found.trace
+        ops = Counter(trace.names[code] for code in trace.ops.name[found.op_step >= 0].tolist())
         inside = found.steps.at(trace.ranges.start_ns) >= 0
-        for codes in (ops[~np.isin(ops, kernels)], trace.ranges.name[inside]):
-            names.update(trace.names[code] for code in codes.tolist())
-        return names
+        ranges = Counter(trace.names[code] for code in trace.ranges.name[inside].tolist())
+        others = Counter({name: number for name, number in ops.items() if name not in kernels})
+        return Counter(self.found.launches) + kernels + others + ranges
 
     def kernel_names(self) -> Counter[str]:
         """How often each kernel ran on a GPU in the traced steps; empty without one."""

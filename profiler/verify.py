@@ -20,14 +20,18 @@ def verify(evidence: Evidence, trace: Trace, subject: Subject) -> Evidence:
     baseline choice may leave no mark.
     """
     names, kernels = trace.names(), trace.kernel_names()
+
+    def times(pattern: str) -> int | float:
+        return trace.per_step(count(pattern, kernels) or count(pattern, names))
+
     observed: dict[str, Any] = {}
     findings = []
     for what, pattern in evidence.must_appear.items():
-        observed[what] = trace.per_step(count(pattern, kernels) or count(pattern, names))
+        observed[what] = times(pattern)
         if not observed[what]:
             findings.append(f"the trace shows no {what}")
     for what, pattern in evidence.must_not_appear.items():
-        observed[what] = trace.per_step(count(pattern, kernels) or count(pattern, names))
+        observed[what] = times(pattern)
         if observed[what]:
             findings.append(f"the trace shows {what}: {_example(pattern, names)}")
     is_checked = bool(observed)

@@ -30,12 +30,14 @@ COLUMNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """What other runs of the same workload tell."""
+    """What other runs of the same workload tell.
 
-    siblings: Mapping[
-        str, tuple[str | None, float | None]
-    ]  # combo_key -> its fastest run and step_ms; null: none is done
-    choices: frozenset[tuple[str, str]]  # family and choice that a done run had, in any combo
+    siblings: by combo_key the fastest run and its step_ms, None where none is done. choices: each family and choice
+    that a done run had, in any combo.
+    """
+
+    siblings: Mapping[str, tuple[str | None, float | None]]
+    choices: frozenset[tuple[str, str]]
 
 
 def fixes(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
