@@ -1,15 +1,16 @@
-"""The only place that opens DuckDB, and only for moments.
+"""The only place that opens DuckDB, and the file of the index only for moments.
 
 While one process holds the file for writing no other can even read it, and DuckDB has no waiting of its own. So
 every open is short and retried with jitter; a write first takes a lock file, which orders the writers. Never open
 the database file by other means (hash, copy): closing that handle drops DuckDB's own lock, and writes are lost.
+DuckDB itself (store.engine) stays up: to start it takes ten times as long as to attach a file.
 """
 
 import fcntl
 import hashlib
+import math
 import os
 import random
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,10 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-Connection: TypeAlias = duckdb.DuckDBPyConnection
+from store import engine
+from store.engine import BusyError
+
+Connection: TypeAlias = engine.Connection
 
 HERE = Path(__file__).parent
 SCHEMA = (HERE / "schema.sql").read_text(encoding="utf-8")
@@ -32,14 +36,14 @@ WAIT_S = 30.0  # for other processes; a sync holds the file for well under a sec
 _OF_THE_FILE = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
 _NAMES = '(the names: python -m store sql "SHOW TABLES", and "DESCRIBE run" for a table\'s columns)'
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.2
-# DuckDB's type -> pandas' type that is the same with and without nulls, and in an empty frame.
+# Arrow's type -> pandas' type that is the same with and without nulls, and in an empty frame (None: its usual one is).
 _PANDAS_TYPES = {
-    "VARCHAR": "str",
-    "BIGINT": "Int64",
-    "INTEGER": "Int64",
-    "DOUBLE": "float64",
-    "BOOLEAN": "boolean",
-    "TIMESTAMP": "datetime64[us]",
+    pa.string(): pd.StringDtype(na_value=math.nan),
+    pa.int64(): pd.Int64Dtype(),
+    pa.int32(): pd.Int64Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+    pa.float64(): None,
+    pa.timestamp("us"): None,
 }
 
 
@@ -78,8 +82,8 @@ def writing(database: Path) -> Iterator[Connection]:
 
 @contextmanager
 def scratch() -> Iterator[Connection]:
-    """A database in memory, for queries over files."""
-    with duckdb.connect(":memory:", config=_config()) as connection:
+    """A connection to nothing but what is registered with it, for queries over files."""
+    with engine.scratch() as connection:
         yield connection
 
 
@@ -108,13 +112,11 @@ def write_lock(database: Path) -> Iterator[None]:
 def query(
     connection: Connection, name: str, tables: dict[str, pa.Table] | None = None, **parameters: Any
 ) -> pd.DataFrame:
-    """The result of store/sql/<name>.sql, its column types the same whether or not there are rows."""
-    with connection.cursor() as cursor:
-        for table, rows in (tables or {}).items():
-            cursor.register(table, rows)
-        relation = cursor.sql(_text(name), params=parameters)
-        types = {n: _PANDAS_TYPES[str(t)] for n, t in zip(relation.columns, relation.types, strict=True)}
-        return relation.df().astype(types)
+    """The result of store/sql/<name>.sql, its column types the same whether or not there are rows.
+
+    tables are registered by name first, here and in arrow(); they stay with the connection.
+    """
+    return arrow(connection, name, tables, **parameters).to_pandas(types_mapper=_PANDAS_TYPES.__getitem__)
 
 
 def of_runs(tables: Mapping[str, pa.Table], columns: Mapping[str, pa.DataType]) -> pa.Table:
@@ -128,35 +130,41 @@ def of_runs(tables: Mapping[str, pa.Table], columns: Mapping[str, pa.DataType]) 
 
 def rows(connection: Connection, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
     """The result of store/sql/<name>.sql as tuples."""
-    with connection.cursor() as cursor:
-        found: list[tuple[Any, ...]] = cursor.sql(_text(name), params=parameters).fetchall()
-        return found
+    found: list[tuple[Any, ...]] = connection.sql(_text(name), params=parameters).fetchall()
+    return found
 
 
-def arrow(connection: Connection, name: str, **parameters: Any) -> pa.Table:
+def arrow(
+    connection: Connection, name: str, tables: Mapping[str, pa.Table] | None = None, **parameters: Any
+) -> pa.Table:
     """The result of store/sql/<name>.sql in Arrow."""
-    with connection.cursor() as cursor:
-        return cursor.sql(_text(name), params=parameters).to_arrow_table()
+    for table, rows in (tables or {}).items():
+        connection.register(table, rows)
+    return connection.sql(_text(name), params=parameters).to_arrow_table()
 
 
 def ask(connection: Connection, sql: str) -> pd.DataFrame | None:
     """The result of a user's own query; None where it has none. Raises StoreError with what DuckDB says of it."""
-    with connection.cursor() as cursor:
-        try:
-            relation = cursor.sql(sql)
-            return None if relation is None else relation.df()
-        except duckdb.Error as error:
-            said = str(error).splitlines()[0]
-            is_name = isinstance(error, duckdb.BinderException | duckdb.CatalogException)
-            raise StoreError(f"{said} {_NAMES}" if is_name else said) from error
+    try:
+        relation = connection.sql(sql)
+        return None if relation is None else relation.df()
+    except duckdb.Error as error:
+        said = str(error).splitlines()[0]
+        is_name = isinstance(error, duckdb.BinderException | duckdb.CatalogException)
+        raise StoreError(f"{said} {_NAMES}" if is_name else said) from error
+
+
+def table_schema(table: str) -> pa.Schema:
+    """The Arrow schema of a table of schema.sql."""
+    return _table_schemas()[table]
 
 
 @cache
-def table_schema(table: str) -> pa.Schema:
-    """The Arrow schema of a table of schema.sql."""
-    with scratch() as connection:
+def _table_schemas() -> dict[str, pa.Schema]:
+    with engine.start() as connection:
         connection.execute(SCHEMA)
-        return connection.table(table).limit(0).to_arrow_table().schema
+        tables = [name for (name,) in connection.sql("SHOW TABLES").fetchall()]
+        return {name: connection.table(name).limit(0).to_arrow_table().schema for name in tables}
 
 
 @cache
@@ -169,15 +177,13 @@ def _connect(database: Path, *, read_only: bool) -> Iterator[Connection]:
     busy = None
     for _ in _pauses():
         try:
-            connection = duckdb.connect(database, read_only=read_only, config=_config())
+            engine.attach(database, read_only=read_only)
             break
-        except duckdb.Error as error:
-            if not _is_busy(error):
-                raise
+        except BusyError as error:
             busy = error
     else:
         raise StoreError(f"{database} is held by another program: close it ({busy})")
-    with connection:
+    with engine.using(database) as connection:
         yield connection
 
 
@@ -211,20 +217,5 @@ def _explained(database: Path) -> Iterator[None]:
         raise DamagedIndexError(f"{database} is damaged ({text}): rebuild it with python -m store rebuild") from error
 
 
-def _is_busy(error: duckdb.Error) -> bool:
-    """Another process holds the file, or another thread of this one holds it in the other mode."""
-    return "Could not set lock" in str(error) or "different configuration" in str(error)
-
-
 def _unwritable(database: Path, reason: str | None) -> StoreError:
     return StoreError(f"cannot write {database} ({reason}): set STEPLENS_HOME to a folder that you can write")
-
-
-def _config() -> dict[str, str | bool | int | float | list[str]]:
-    """Nothing is fetched from the network, nothing is spilled beside the data. The same for every open:
-    two connections of one process with different settings exclude each other."""
-    return {
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "temp_directory": str(Path(tempfile.gettempdir()) / f"steplens-duckdb-{os.getuid()}"),
-    }
