@@ -16,12 +16,15 @@ FEW = 4  # workloads that stand side by side on a narrow page
 def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
     """A sweep and, where it holds several workloads, one of them; returns the sweep and that workload's runs.
 
-    The default is the newest sweep of this machine, else the first recorded one.
+    The default is the newest sweep of this machine, else the newest recorded ladder: it tells the whole story, where
+    other studies ask one question.
     """
     sweeps = data.read(frames.sweeps)
     if sweeps.empty:
         return None
-    sweeps = sweeps.sort_values("is_recorded", kind="stable").set_index("sweep_id", drop=False)
+    asks_one = sweeps["is_recorded"] & ~sweeps["sweep_name"].str.startswith("ladder_")
+    order = sweeps.assign(asks_one=asks_one).sort_values(["is_recorded", "asks_one"], kind="stable").index
+    sweeps = sweeps.loc[order].set_index("sweep_id", drop=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         options = {sweep_id: _label(row) for sweep_id, row in sweeps.iterrows()}
         chosen = linked.select("Study", options, f"{key}_study", "study", default=sweeps.index[0], width=620)

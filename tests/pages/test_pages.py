@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -18,6 +19,7 @@ from runs.job import measure_job
 from tests.pages.conftest import HOMES
 from tests.support.run_folders import (
     CPU_WORKLOAD,
+    FIRST_START,
     FIXTURE_CPU,
     FIXTURE_GPU,
     GPU_WORKLOAD,
@@ -25,6 +27,7 @@ from tests.support.run_folders import (
     Combo,
     write_ladder,
     write_run,
+    write_study,
 )
 
 PAGES = sorted(path.stem for path in (Path(__file__).parents[2] / "pages").glob("*.py") if path.stem != "__init__")
@@ -60,6 +63,16 @@ def test_overview_of_a_fresh_machine_offers_one_button(make_home: Make, open_pag
     app = open_page("overview")
     assert [button.label for button in app.button] == ["Measure this machine"]
     assert "No run of this machine is done yet" in words(app)
+
+
+def test_overview_of_a_fresh_machine_shows_a_recorded_ladder(make_home: Make, open_page: Open) -> None:
+    recorded = make_home("empty") / "recorded"
+    write_ladder(recorded / "ladder", sweep_id="older", started_at=FIRST_START - timedelta(days=1))
+    write_study(recorded / "study", "leave_one_out", CPU_WORKLOAD, lambda combo: 1.0)
+    app = open_page("overview")
+    assert not app.exception
+    [study] = [box for box in app.selectbox if box.label == "Study"]
+    assert study.value == "older"
 
 
 @pytest.mark.parametrize(("status", "is_offered"), [("rejected", True), ("failed", True), ("done", False)])
