@@ -150,25 +150,11 @@ CREATE TABLE kernel (
 CREATE TABLE set_aside (folder VARCHAR, root VARCHAR, reason VARCHAR, run_id VARCHAR, record_mtime_ns BIGINT);
 
 -- Whether a row of run holds the figures of a whole run; any other status may hold those of a run cut short.
-CREATE MACRO was_measured(one) AS
-    one.status IN ('done', 'wrong', 'ineffective') AND coalesce(one.step_ms > 0, false);
+CREATE MACRO was_measured(status, step_ms) AS
+    status IN ('done', 'wrong', 'ineffective') AND coalesce(step_ms > 0, false);
 
 -- One row per run that was measured to its end.
-CREATE VIEW measured AS SELECT * FROM run WHERE was_measured(run);
-
--- Why two rows of run must not be divided by one another, in words; null when they may.
-CREATE MACRO why_not_comparable(one, baseline) AS CASE
-    WHEN one.status = 'imported' OR baseline.status = 'imported'
-        THEN 'an imported trace does not say with which choices it was made, and its steps ran under a profiler'
-    WHEN NOT was_measured(one) THEN 'nothing was timed: the run is ' || one.status
-    WHEN baseline.run_id IS NULL THEN 'the sweep has no baseline that is done on this device since its last boot'
-    WHEN baseline.status <> 'done' OR NOT was_measured(baseline) THEN 'the baseline is ' || baseline.status
-    WHEN one.workload_key IS DISTINCT FROM baseline.workload_key
-        THEN 'another workload than the baseline''s ' || baseline.workload_label
-    WHEN one.device_key IS NULL OR baseline.device_key IS NULL THEN 'the device is not known'
-    WHEN one.device_key <> baseline.device_key THEN 'another device than the baseline''s ' || baseline.machine_label
-    WHEN one.boot_id IS DISTINCT FROM baseline.boot_id THEN 'the machine was restarted since the baseline'
-END;
+CREATE VIEW measured AS SELECT * FROM run WHERE was_measured(status, step_ms);
 
 -- One row per sweep, device, boot and workload whose baseline ran more than once: how far its medians are apart.
 CREATE VIEW drift AS

@@ -11,9 +11,9 @@ SELECT
     measured.step_iqr_ms,
     measured.num_samples,
     measured.samples_per_s,
-    CASE WHEN why_not_comparable(one, baseline) IS NULL THEN baseline.step_ms / one.step_ms END AS speedup,
+    CASE WHEN why_not_comparable IS NULL THEN baseline.step_ms / one.step_ms END AS speedup,
     measured.peak_allocated_gib,
-    CASE WHEN why_not_comparable(one, baseline) IS NULL
+    CASE WHEN why_not_comparable IS NULL
         THEN one.peak_allocated_gib / nullif(baseline.peak_allocated_gib, 0)
     END AS memory_ratio,
     measured.output_error,
@@ -28,7 +28,7 @@ SELECT
     measured.attention_observed,
     baseline.run_id AS baseline_run_id,
     greatest(own.drift, other.drift) AS drift,
-    why_not_comparable(one, baseline) AS why_not_comparable
+    why_not_comparable
 FROM (
     SELECT
         unnest($run_ids::VARCHAR[]) AS run_id,
@@ -45,4 +45,20 @@ LEFT JOIN drift AS own
 LEFT JOIN drift AS other
     ON other.sweep_id = baseline.sweep_id AND other.device_key = baseline.device_key
     AND other.boot_id = baseline.boot_id AND other.workload_key = baseline.workload_key
+-- Why the two must not be divided by one another, in words; null when they may.
+CROSS JOIN LATERAL (
+    SELECT CASE
+        WHEN one.status = 'imported' OR baseline.status = 'imported'
+            THEN 'an imported trace does not say with which choices it was made, and its steps ran under a profiler'
+        WHEN NOT was_measured(one.status, one.step_ms) THEN 'nothing was timed: the run is ' || one.status
+        WHEN baseline.run_id IS NULL THEN 'the sweep has no baseline that is done on this device since its last boot'
+        WHEN baseline.status <> 'done' OR NOT was_measured(baseline.status, baseline.step_ms)
+            THEN 'the baseline is ' || baseline.status
+        WHEN one.workload_key IS DISTINCT FROM baseline.workload_key
+            THEN 'another workload than the baseline''s ' || baseline.workload_label
+        WHEN one.device_key IS NULL OR baseline.device_key IS NULL THEN 'the device is not known'
+        WHEN one.device_key <> baseline.device_key THEN 'another device than the baseline''s ' || baseline.machine_label
+        WHEN one.boot_id IS DISTINCT FROM baseline.boot_id THEN 'the machine was restarted since the baseline'
+    END AS why_not_comparable
+)
 ORDER BY pair.place

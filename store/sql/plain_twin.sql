@@ -16,7 +16,7 @@ JOIN run AS plain
     AND plain.parallelism IS NOT DISTINCT FROM one.parallelism
     AND plain.compilation IS NOT DISTINCT FROM one.compilation
     AND plain.cuda_graphs IS NOT DISTINCT FROM one.cuda_graphs
-WHERE one.run_id = $run_id AND one.checkpointing <> 'none' AND was_measured(plain)
+WHERE one.run_id = $run_id AND one.checkpointing <> 'none' AND was_measured(plain.status, plain.step_ms)
 ORDER BY
     plain.sweep_id IS DISTINCT FROM one.sweep_id,
     abs(epoch(plain.started_at) - epoch(one.started_at)),

@@ -7,8 +7,8 @@ SELECT
     one.batch,
     one.status,
     one.cause,
-    CASE WHEN was_measured(one) THEN one.peak_allocated_gib END AS peak_gib,
-    CASE WHEN was_measured(one) THEN one.peak_device_gib - one.peak_reserved_gib END AS overhead_gib,
+    CASE WHEN was_measured(one.status, one.step_ms) THEN one.peak_allocated_gib END AS peak_gib,
+    CASE WHEN was_measured(one.status, one.step_ms) THEN one.peak_device_gib - one.peak_reserved_gib END AS overhead_gib,
     CASE WHEN one.device = 'cuda' THEN one.gpu_memory_gib END AS device_gib
 FROM run AS anchor
 JOIN run AS one
@@ -22,9 +22,9 @@ JOIN run AS one
     AND one.torch = anchor.torch
     AND (one.mode <> 'sample' OR one.num_inference_steps = anchor.num_inference_steps)
     AND (one.mode <> 'sample' OR one.guidance_scale = anchor.guidance_scale)
-WHERE list_contains($run_ids::VARCHAR[], anchor.run_id) AND (was_measured(one) OR one.status = 'oom')
+WHERE list_contains($run_ids::VARCHAR[], anchor.run_id) AND (was_measured(one.status, one.step_ms) OR one.status = 'oom')
 QUALIFY row_number() OVER (
     PARTITION BY anchor.run_id, one.batch
-    ORDER BY was_measured(one) DESC, one.started_at DESC NULLS LAST, one.run_id
+    ORDER BY was_measured(one.status, one.step_ms) DESC, one.started_at DESC NULLS LAST, one.run_id
 ) = 1
 ORDER BY list_position($run_ids::VARCHAR[], anchor.run_id), one.batch
