@@ -23,6 +23,7 @@ def peak(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         return theme.empty(TITLE, "This run recorded no memory by module.", dark=dark)
     blocks = sorted(own["block"].unique(), key=place)
     sums = own.groupby(["block", "category"])["gib"].sum()
+    largest = _largest_modules(own)
     figure = theme.titled(TITLE, "Tensors alive at the fullest moment", dark=dark, height=132 + ROW * len(blocks))
     unit = readable.memory_unit(own.groupby("block")["gib"].sum().max())
     for category, colour in palette.MEMORY.items():
@@ -35,7 +36,10 @@ def peak(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
             x=values,
             y=blocks,
             marker={"color": colour, "line": {"width": 0.6, "color": theme.ink(dark).background}},
-            hovertext=[_hover(own, block, category) for block in blocks],
+            hovertext=[
+                _hover(block, category, sums.get((block, category), 0.0), largest.get((block, category), []))
+                for block in blocks
+            ],
             hoverinfo="text",
             width=0.62,
         )
@@ -94,9 +98,17 @@ def _said(category: str) -> str:
     )
 
 
-def _hover(rows: pd.DataFrame, block: str, category: str) -> str:
-    own = rows[(rows["block"] == block) & (rows["category"] == category)]
-    named = own.dropna(subset="module").nlargest(3, "gib")
-    lines = [f"{theme.hover(str(row.module))} {readable.gib(row.gib)}" for row in named.itertuples(index=False)]
-    head = f"<b>{theme.hover(block)}: {readable.memory_part(category)}</b><br>{readable.gib(own['gib'].sum())}"
+def _largest_modules(rows: pd.DataFrame) -> dict[tuple[str, str], list[str]]:
+    """(block, category) -> a line for each of the three modules that hold most of it."""
+    ordered = rows.dropna(subset="module").sort_values("gib", ascending=False, kind="stable")
+    lines: dict[tuple[str, str], list[str]] = {}
+    for block, category, module, gib in ordered[["block", "category", "module", "gib"]].itertuples(index=False):
+        of_part = lines.setdefault((block, category), [])
+        if len(of_part) < 3:
+            of_part.append(f"{theme.hover(module)} {readable.gib(gib)}")
+    return lines
+
+
+def _hover(block: str, category: str, gib: float, lines: list[str]) -> str:
+    head = f"<b>{theme.hover(block)}: {readable.memory_part(category)}</b><br>{readable.gib(gib)}"
     return "<br>".join([head, *lines])

@@ -6,7 +6,9 @@ Everything goes through profiler.record and pyarrow, so a change of the real for
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -115,8 +117,8 @@ def write_run(
     )
     (folder / "log.txt").write_text("fixture log\n", encoding="utf-8")
     if timed and parquet:
-        _write_tables(folder, combo, workload, values)
-        write_memory(folder, combo, workload, values)
+        for name, content in _tables(combo, workload, values).items():
+            (folder / name).write_bytes(content)
     written.write(folder)
     return folder
 
@@ -295,6 +297,14 @@ def _findings(combo: Combo, workload: Workload, step_ms: Sequence[float]) -> dic
         "git_commit": "0" * 40,
         "variables": {"CUDA_VISIBLE_DEVICES": "0"},
     }
+
+
+@cache  # tests make the same runs again and again
+def _tables(combo: Combo, workload: Workload, metrics: Metrics) -> dict[str, bytes]:
+    with TemporaryDirectory() as written:
+        _write_tables(Path(written), combo, workload, metrics)
+        write_memory(Path(written), combo, workload, metrics)
+        return {file.name: file.read_bytes() for file in sorted(Path(written).iterdir())}
 
 
 def _write_tables(folder: Path, combo: Combo, workload: Workload, metrics: Metrics) -> None:
