@@ -12,7 +12,7 @@
 The stack is what the user chose per family, else a good one for the mode and the device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import combinations
 from typing import Final
@@ -173,9 +173,14 @@ def covering(workload: Workload, options: Options, machine: Machine | None) -> l
     return ladder.end()
 
 
-def covering_array(workload: Workload, machine: Machine | None) -> list[tuple[Combo, int]]:
-    """Combos that hold every allowed pair of choices, and how many new pairs each brings. Deterministic."""
-    open_pairs = allowed_pairs(workload, machine)
+def covering_array(
+    workload: Workload, machine: Machine | None, *, done: Iterable[Combo] = ()
+) -> list[tuple[Combo, int]]:
+    """Combos that hold every allowed pair of choices, and how many new pairs each brings. Deterministic.
+
+    Pairs that combos in `done` hold are left out.
+    """
+    open_pairs = allowed_pairs(workload, machine).difference(*map(_pairs_of, done))
     found = []
     while open_pairs:
         combo = _grow(min(open_pairs, key=lambda pair: sorted(pair)), open_pairs, workload, machine)

@@ -3,7 +3,8 @@
 Run by hand: python tests/benchmarks/cover.py MODEL MODE [--at-once N] [--minutes M] [--home FOLDER].
 `python -m runs sweep covering` asks the same with one run after the other, whose times count; here they do not, since
 runs share GPUs and cores, and only the statuses do: done, or rejected with a reason. A line for each run goes to stdout
-and to FOLDER/rows.jsonl; what is done there already is not run again, so that short leases of a machine add up.
+and to FOLDER/rows.jsonl; pairs that a finished run there holds are left out, so that short leases of a machine add up.
+CUDA_VISIBLE_DEVICES says which GPUs to use.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from profiler.combo import Combo
 from profiler.environment import probe
 from profiler.record import Record
 from profiler.workload import Workload
@@ -26,7 +28,7 @@ from runs.processes import end_group, end_strays
 from runs.studies import covering_array
 
 RUN_S = 900.0  # a whole-graph compilation beside an 8-bit optimizer took more than eight minutes among 22 others
-SLOWEST = ("default", "reduce_overhead", "regional", "eager")  # the longest first
+SLOWEST = ("default", "reduce_overhead", "regional", "eager")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +37,18 @@ class Running:
 
     job: Job
     process: subprocess.Popen[bytes]
-    gpu: int
+    gpu: str
     started: float
 
 
-def start(job: Job, gpu: int, home: Path, cores: int) -> Running:
+def slowest_first(combo: Combo) -> tuple[int, bool]:
+    """What compiles, the longest first; torchao's 8-bit optimizer compiles for each shape of parameter, too."""
+    return SLOWEST.index(combo.compilation), combo.optimizer != "adamw_8bit"
+
+
+def start(job: Job, gpu: str, home: Path, cores: int) -> Running:
     """A worker, or torchrun's, that sees one GPU and has its share of the cores."""
-    os.environ |= {"CUDA_VISIBLE_DEVICES": str(gpu), "OMP_NUM_THREADS": str(cores)}
+    os.environ |= {"CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": str(cores)}
     os.environ |= {"TORCHINDUCTOR_COMPILE_THREADS": str(cores), "STEPLENS_HOME": str(home)}
     run_folder(job.job_id, home).mkdir(parents=True, exist_ok=True)
     file = home / f"{job.job_id}.json"
@@ -52,7 +59,7 @@ def start(job: Job, gpu: int, home: Path, cores: int) -> Running:
 def row(run: Running, home: Path) -> dict[str, object]:
     """What became of a run; one that left no record was ended here, or died."""
     seconds = round(time.monotonic() - run.started)
-    base = {"key": run.job.combo.key, "combo": run.job.run_label, "seconds": seconds}
+    base = {"combo": run.job.run_label, "choices": run.job.combo.to_dict(), "seconds": seconds}
     try:
         record = Record.read(run_folder(run.job.job_id, home))
     except (OSError, ValueError) as error:
@@ -78,16 +85,15 @@ def main() -> None:
         device="cuda" if machine.has_cuda else "cpu", min_samples=3, min_seconds=0.2, curve_steps=5,
     )  # fmt: skip
     lines = rows.read_text(encoding="utf-8").splitlines() if rows.exists() else []
-    done = {one["key"] for one in map(json.loads, lines) if one["status"] == "done"}
-    array = [combo for combo, _ in covering_array(work, machine)]
-    waiting = sorted((c for c in array if c.key not in done), key=lambda combo: SLOWEST.index(combo.compilation))
-    num_gpus = max(1, machine.num_gpus)
-    cores = max(1, machine.num_cpus // (num_gpus * chosen.at_once))
-    print(f"{len(array)} combos, {len(waiting)} to run, {chosen.at_once} at once on each of {num_gpus}", flush=True)
+    done = [Combo.from_dict(one["choices"]) for one in map(json.loads, lines) if one["status"] == "done"]
+    waiting = sorted((combo for combo, _ in covering_array(work, machine, done=done)), key=slowest_first)
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(max(1, machine.num_gpus))))).split(",")
+    cores = max(1, machine.num_cpus // (len(gpus) * chosen.at_once))
+    print(f"{len(done)} runs done, {len(waiting)} to run, {chosen.at_once} at once on each of {len(gpus)}", flush=True)
     end = time.monotonic() + 60 * chosen.minutes
     reference = reference_job(work)
     if not (home / "references" / work.reference_key / "reference.json").exists():
-        start(reference, 0, home, machine.num_cpus).process.wait(RUN_S)
+        start(reference, gpus[0], home, machine.num_cpus).process.wait(RUN_S)
     running: list[Running] = []
     while running or (waiting and time.monotonic() < end):
         for run in list(running):
@@ -101,9 +107,10 @@ def main() -> None:
             with rows.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(found) + "\n")
             print(found["status"], found["combo"], f"{found['seconds']} s", found["cause"], flush=True)
-        load = [sum(run.gpu == gpu for run in running) for gpu in range(num_gpus)]
-        if waiting and min(load) < chosen.at_once and time.monotonic() < end:
-            running.append(start(measure_job(waiting.pop(0), work), load.index(min(load)), home, cores))
+        load = {gpu: sum(run.gpu == gpu for run in running) for gpu in gpus}
+        freest = min(gpus, key=load.__getitem__)
+        if waiting and load[freest] < chosen.at_once and time.monotonic() < end:
+            running.append(start(measure_job(waiting.pop(0), work), freest, home, cores))
         else:
             time.sleep(0.5)
     print(f"{len(waiting)} left")

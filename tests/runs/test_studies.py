@@ -138,17 +138,23 @@ def test_a_single_combo_lies_between_two_runs_of_the_baseline() -> None:
     assert runs("single_combo", INFERENCE)[1].combo == studies.stack(INFERENCE, Options())
 
 
+def pairs_of(combos: list[Combo]) -> set[studies.Pair]:
+    return set[studies.Pair]().union(*(studies._pairs_of(combo) for combo in combos))
+
+
 @pytest.mark.parametrize("there", [CPU, GPU])
 @pytest.mark.parametrize("mode", ["inference", "train", "sample"])
 def test_the_covering_array_holds_every_allowed_pair_and_nothing_impossible(mode: Any, there: Machine) -> None:
     work = Workload(model="tiny", mode=mode, device="cuda" if there.has_cuda else "cpu")
     found = [combo for combo, _ in studies.covering_array(work, there)]
-    held = set[studies.Pair]().union(*(studies._pairs_of(combo) for combo in found))
-    assert studies.allowed_pairs(work, there) <= held
+    assert studies.allowed_pairs(work, there) <= pairs_of(found)
     assert all(why_not(combo, work, there) is None for combo in found)
     *_, second, first = sorted(len(choices(family)) for family in FAMILIES if applies(family, mode))
     assert len(found) == len(set(found)) <= first * second
     assert found == [combo for combo, _ in studies.covering_array(work, there)]
+    rest = [combo for combo, _ in studies.covering_array(work, there, done=found[1:])]
+    assert 0 < len(rest) < len(found)
+    assert pairs_of(found[1:]) | pairs_of(rest) >= studies.allowed_pairs(work, there)
 
 
 class TestWhatDidNotFit:
