@@ -30,10 +30,7 @@ with st.expander("Every run against the baseline") if has_view else st.container
     samples = data.read(frames.samples, tuple(rows["run_id"]))
     figure = ladder.ladder(rows, samples, study=study["workload_label"].iloc[0], dark=is_dark())
     show_chart(figure, rows, key="overview_ladder", name="speedup-ladder", of=of)
-    st.caption(
-        f"{studies.rows_build_on(sweep)} Grey is the baseline or no difference; a row without a bar says why it has "
-        "none."
-    )
+    st.caption(f"{studies.rows_build_on(sweep)} A row without a bar says why it has none.")
     winners.say_launch_bound(rows)
 with st.grid(2, min_column_width=480, gap="medium"):
     show_chart(
@@ -49,5 +46,5 @@ st.caption(
 )
 
 st.subheader("Runs")
-run_table.show_runs(runs, study, winners.baseline_of(rows), key="overview")
+run_table.show_runs(runs, study, rows, key="overview")
 first_run.show_set_aside()

@@ -49,7 +49,9 @@ def ladder(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
     """One row per run of a sweep, in its order, against the sweep's baseline of the same device, boot and workload.
 
     speedup is the baseline's median over the run's, with its 95% interval; memory_ratio the run's peak over the
-    baseline's; drift how far the baseline's own repetitions are apart (0.02: 2%).
+    baseline's; drift how far the baseline's own repetitions are apart (0.02: 2%). change_speedup and
+    change_memory_ratio are the same against builds_on, the run that step_label builds on: the stack, or the earlier
+    rung most like it (null where store.labels.bases knows none).
     """
     with db.reading(_database(database)) as connection:
         return _ladder(connection, sweep_id)[0]
@@ -73,11 +75,8 @@ def contributions(sweep_id: str, *, database: Path | None = None) -> pd.DataFram
     """
     with db.reading(_database(database)) as connection:
         rows, runs = _ladder(connection, sweep_id)
-        stack = studies.whole_stack(runs)
-        if stack is None:
-            return studies.alone(rows, runs)
-        against = _against(connection, rows["run_id"].tolist(), [stack] * len(rows))
-        return studies.without(against, rows, runs, stack)
+    takes_away = (runs["sweep_name"] == "leave_one_out").any()
+    return studies.without(rows, runs) if takes_away else studies.alone(rows, runs)
 
 
 def scaling(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
@@ -269,7 +268,9 @@ def _ladder(connection: Connection, sweep_id: str) -> tuple[pd.DataFrame, pd.Dat
     frame = _against(connection, [run for run, _ in pairs], [baseline for _, baseline in pairs])
     scalars = _by_id(connection, frame["run_id"])
     frame.insert(4, "step_label", pd.Series(labels.steps(scalars), dtype="str"))
-    return frame, scalars
+    run_ids = frame["run_id"].tolist()
+    bases = [None if place is None else run_ids[place] for place in labels.bases(scalars)]
+    return ratios.with_changes(frame, _against(connection, run_ids, bases)), scalars
 
 
 def _with_baselines(rows: pd.DataFrame) -> list[str]:

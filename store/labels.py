@@ -1,10 +1,13 @@
 """Short names for runs, for the rungs of a ladder and the entries of a legend."""
 
 from collections import Counter
+from typing import Any
 
 import pandas as pd
 
 from profiler.combo import BASELINE, FAMILIES, name_choice
+
+Rung = dict[str, Any]
 
 # Studies whose rows do not build on one another: each against the baseline, or against the stack.
 AGAINST_BASELINE = (
@@ -15,15 +18,25 @@ AGAINST_STACK = ("around", "leave_one_out")
 STACK_POSITION = 1  # in the sweep: after the baseline
 
 
-def steps(runs: pd.DataFrame) -> list[str]:
-    """What each run of a sweep is, in the order of the sweep, by what its rows build on.
+def bases(runs: pd.DataFrame) -> list[int | None]:
+    """The place among these rows, in the order of the sweep, of the run that each one's label builds on.
 
-    Ladders: '+ sdpa', what it changed against the earlier rung of its workload that is most like it. Most alike, not
-    last: a rung that branched off, or was rejected, carries no other. What two rungs changed alike does not tell them
-    apart: these get their whole label. AGAINST_STACK: 'stack + flex'. AGAINST_BASELINE: the whole label.
+    Ladders: the earlier rung of the same workload that is most like it. Most alike, not last: a rung that branched
+    off, or was rejected, carries no other. AGAINST_STACK: the stack. None for baselines, for the stack, and
+    AGAINST_BASELINE, whose speedup says it already.
     """
     rungs = runs.to_dict("records")
-    short = [_step(rung, [e for e in rungs[:place] if _carries(e, rung)]) for place, rung in enumerate(rungs)]
+    return [_base(place, rungs) for place in range(len(rungs))]
+
+
+def steps(runs: pd.DataFrame) -> list[str]:
+    """What each run of a sweep is, in the order of the sweep, by what it builds on (see bases).
+
+    Ladders: what it changed, '+ sdpa', '+ flex for sdpa' or '- channels_last'. What two rungs changed alike does not
+    tell them apart: these get their whole label. AGAINST_STACK: 'stack + flex'. AGAINST_BASELINE: the whole label.
+    """
+    rungs = runs.to_dict("records")
+    short = [_step(rung, base, rungs) for rung, base in zip(rungs, bases(runs), strict=True)]
     unclear = {name for name, count in Counter(short).items() if count > 1 and name.startswith(("+", "-"))}
     return [str(rung["combo_label"]) if name in unclear else name for name, rung in zip(short, rungs, strict=True)]
 
@@ -34,37 +47,49 @@ def runs(frame: pd.DataFrame) -> pd.Series:
     return frame["combo_label"].mask(shared, frame["combo_label"] + " (" + frame["run_id"] + ")")
 
 
-def _carries(earlier: dict[str, object], rung: dict[str, object]) -> bool:
-    return earlier["workload_key"] == rung["workload_key"] and earlier["sweep_position"] != rung["sweep_position"]
-
-
-def _step(rung: dict[str, object], earlier: list[dict[str, object]]) -> str:
-    if rung["sweep_role"] == "baseline_repeat":
-        return "baseline again"
-    if rung["sweep_role"] == "baseline" or not earlier:
-        return "baseline"
-    if rung["sweep_name"] in AGAINST_BASELINE:
-        return str(rung["combo_label"])
+def _base(place: int, rungs: list[Rung]) -> int | None:
+    rung = rungs[place]
+    if rung["sweep_role"] != "candidate" or rung["sweep_name"] in AGAINST_BASELINE or _is_stack(rung):
+        return None
+    # The latest first: of a rung that was run again, the later run counts.
+    earlier = [before for before in reversed(range(place)) if _carries(rungs[before], rung)]
     if rung["sweep_name"] in AGAINST_STACK:
-        return _of_stack(rung, earlier)
-    fewest = min((_changes(before, rung) for before in reversed(earlier)), key=lambda c: (len(c), "- " in str(c)))
-    return " ".join(fewest) or f"{rung['combo_label']} again"
+        return next((before for before in earlier if _is_stack(rungs[before])), None)
+    return min(earlier, key=lambda before: _distance(rungs[before], rung), default=None)
 
 
-def _of_stack(rung: dict[str, object], earlier: list[dict[str, object]]) -> str:
-    """E.g. 'stack - channels_last'; the whole label where the stack itself is not among the runs."""
-    if rung["sweep_position"] == STACK_POSITION:
-        return "stack"
-    stack = next((one for one in earlier if one["sweep_position"] == STACK_POSITION), None)
-    return str(rung["combo_label"]) if stack is None else " ".join(["stack", *_changes(stack, rung)])
+def _carries(earlier: Rung, rung: Rung) -> bool:
+    return bool(earlier["workload_key"] == rung["workload_key"] and earlier["sweep_position"] != rung["sweep_position"])
 
 
-def _changes(before: dict[str, object], after: dict[str, object]) -> list[str]:
-    """Leaving a choice for the baseline's takes it away; anything else adds the new one."""
-    return [
-        f"- {name_choice(family, str(before[family]))}"
-        if after[family] == getattr(BASELINE, family)
-        else f"+ {name_choice(family, str(after[family]))}"
-        for family in FAMILIES
-        if before[family] != after[family]
-    ]
+def _is_stack(rung: Rung) -> bool:
+    return rung["sweep_name"] in AGAINST_STACK and rung["sweep_position"] == STACK_POSITION
+
+
+def _step(rung: Rung, base: int | None, rungs: list[Rung]) -> str:
+    if rung["sweep_role"] != "candidate":
+        return "baseline again" if rung["sweep_role"] == "baseline_repeat" else "baseline"
+    if base is None:
+        return "stack" if _is_stack(rung) else str(rung["combo_label"])
+    if rung["sweep_name"] in AGAINST_STACK:
+        return " ".join(["stack", *_changes(rungs[base], rung)])
+    return " ".join(_changes(rungs[base], rung, name_old=True)) or f"{rung['combo_label']} again"
+
+
+def _distance(before: Rung, after: Rung) -> tuple[int, bool]:
+    """How many choices differ; of as many, a rung to which something is added lies nearer."""
+    changes = _changes(before, after)
+    return len(changes), any(change.startswith("-") for change in changes)
+
+
+def _changes(before: Rung, after: Rung, *, name_old: bool = False) -> list[str]:
+    """Leaving a choice for the baseline's takes it away; anything else adds the new one, in place of an old one."""
+    differing = [family for family in FAMILIES if before[family] != after[family]]
+    return [_change(family, before[family], after[family], name_old) for family in differing]
+
+
+def _change(family: str, old: str, new: str, name_old: bool) -> str:
+    plain = getattr(BASELINE, family)
+    if new == plain:
+        return f"- {name_choice(family, old)}"
+    return f"+ {name_choice(family, new)}" + (f" for {old}" if name_old and old != plain else "")

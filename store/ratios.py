@@ -24,6 +24,15 @@ WHY_NOT_JUDGED = {
 SAME_CEILING = 1.1  # a measured ceiling is never twice the same
 TIMED_UNITS = ("ms", "s", "1/s", "1/(s GiB)", "TFLOP/s")
 
+# What a ladder's row says of its own change -> the same of a pair: the row against what its label builds on.
+CHANGES = {
+    "builds_on": "baseline_run_id",
+    "change_speedup": "speedup",
+    "change_speedup_low": "speedup_low",
+    "change_speedup_high": "speedup_high",
+    "change_verdict": "verdict",
+    "change_memory_ratio": "memory_ratio",
+}
 _VERDICT_TYPES = {"speedup_low": "float64", "speedup_high": "float64", "verdict": "str"}
 _RATIO_TYPES = {
     **dict.fromkeys(("run_id", "label", "metric", "unit", "better"), "str"),
@@ -44,6 +53,17 @@ def with_verdicts(pairs: pd.DataFrame, samples: Samples) -> pd.DataFrame:
     for offset, (name, kind) in enumerate(_VERDICT_TYPES.items()):
         pairs.insert(place + offset, name, pd.Series([row[offset] for row in judged], dtype=kind))
     return pairs
+
+
+def with_changes(ladder: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The ladder with what each row's own change did, behind its verdict against the baseline.
+
+    pairs: the same runs, each against the run that its label builds on, with verdicts.
+    """
+    place = list(ladder.columns).index("verdict") + 1
+    for offset, (name, of_pair) in enumerate(CHANGES.items()):
+        ladder.insert(place + offset, name, pairs[of_pair])
+    return ladder
 
 
 def metric_ratios(pairs: pd.DataFrame, runs: pd.DataFrame, samples: Samples) -> pd.DataFrame:

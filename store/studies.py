@@ -90,13 +90,6 @@ def _interval(above: list[str], below: list[str], samples: Samples) -> stats.Int
     return stats.product_interval(*sides)
 
 
-def whole_stack(runs: pd.DataFrame) -> str | None:
-    """The run that leave_one_out takes choices away from; None in every other study."""
-    is_one = (runs["sweep_name"] == "leave_one_out") & (runs["sweep_role"] == "candidate")
-    candidates = [(len(_choices(row)), row["run_id"]) for row in runs[is_one].to_dict("records")]
-    return str(max(candidates, key=lambda one: one[0])[1]) if candidates else None
-
-
 def alone(ladder: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """One row per choice that ran alone: the baseline's step and peak over the run's."""
     rows = []
@@ -111,21 +104,18 @@ def alone(ladder: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return _frame(rows, _CONTRIBUTION_TYPES)
 
 
-def without(against_stack: pd.DataFrame, ladder: pd.DataFrame, runs: pd.DataFrame, stack: str) -> pd.DataFrame:
-    """One row per choice of the stack: step and peak of the stack without it over the whole stack's.
-
-    against_stack: the runs of the ladder paired with the stack instead of the baseline.
-    """
-    whole = next(held for held, row in _held(ladder, runs) if row["run_id"] == stack)
-    by_id = {row["run_id"]: row for row in against_stack.to_dict("records")}
+def without(ladder: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per choice of the stack: step and peak of the stack without it over the whole stack's."""
+    held = _held(ladder, runs)
+    choices_of = {row["run_id"]: chosen for chosen, row in held}
     rows = []
-    for held, row in _held(ladder, runs):
-        left_out = [choice for choice in whole if choice not in held]
-        if row["sweep_role"] == "candidate" and len(left_out) == 1:
-            pair = by_id[row["run_id"]]
-            gain = {"gain": _inverse(pair["speedup"]), "memory_gain": pair["memory_ratio"]}
-            gain |= {"gain_low": _inverse(pair["speedup_high"]), "gain_high": _inverse(pair["speedup_low"])}
-            gain |= {"verdict": _gains(pair["verdict"], "slower", "faster")}
+    for chosen, row in held:
+        left_out = [choice for choice in choices_of.get(row["builds_on"], []) if choice not in chosen]
+        if len(left_out) == 1:
+            gain = {"gain": _inverse(row["change_speedup"]), "memory_gain": row["change_memory_ratio"]}
+            low, high = _inverse(row["change_speedup_high"]), _inverse(row["change_speedup_low"])
+            gain |= {"gain_low": low, "gain_high": high}
+            gain |= {"verdict": _gains(row["change_verdict"], "slower", "faster")}
             rows.append(_contribution("without", left_out[0], row) | gain)
     return _frame(rows, _CONTRIBUTION_TYPES)
 

@@ -1,6 +1,7 @@
 """The speedup ladder: one row per run in the order of the sweep; a run without a time keeps its row and says why."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,9 @@ import plotly.graph_objects as go
 from pages.charts import dots, palette, readable, theme
 
 ROW, MAX_DOTS = 27, 40
-COLUMN_ENDS = (62, 126, 182, 296)  # pixels beside the plot
+TOP = 100  # pixels above the plot: title, two lines below it, the heads of the columns
+WIDTHS = {"speedup": 62, "ms": 62, "GiB": 54, "MiB": 54, "GPU waits": 112}  # pixels of the columns beside the plot
+CHANGE_WIDTH = 78
 SET_BY_LAUNCHES = "the CPU's launches set this time, not the kernel"
 LAUNCH_BOUND = f"launch-bound: {SET_BY_LAUNCHES}"
 TIMED = ("done", "imported", "wrong", "ineffective")
@@ -48,11 +51,11 @@ def ladder(
     rows = runs.reset_index(drop=True)
     scale = SPEEDUP if rows["speedup"].notna().any() else TIME
     title = f"{scale.title} · {study}" if study else scale.title
-    figure = theme.titled(title, _subtitle(rows, scale, samples), dark=dark, height=122 + ROW * len(rows))
+    figure = theme.titled(title, _subtitle(rows, scale, samples), dark=dark, height=TOP + 38 + ROW * len(rows))
     drawn = rows[rows["status"].isin(TIMED) & rows[scale.column].notna()]
     if scale is SPEEDUP:
         _draw_drift(figure, rows, dark)
-    _draw_bars(figure, drawn, scale, dark)
+    _draw_bars(figure, drawn, scale, dict(zip(rows["run_id"], rows["step_label"], strict=True)), dark)
     _draw_samples(figure, rows, samples, scale, dark)
     _draw_reasons(figure, rows.drop(drawn.index), dark)
     _draw_columns(figure, rows, dark)
@@ -66,7 +69,22 @@ def _subtitle(rows: pd.DataFrame, scale: Scale, samples: pd.DataFrame | None) ->
             "No finished baseline of the same device and boot, so times instead of ratios; hatched: failed its checks"
         )
     dots = ", dots: single steps" if samples is not None and not samples.empty else ""
-    return f"Bar: ratio of medians, whisker: 95% interval{dots}, grey band: drift of the repeated baseline"
+    bars = f"Bar: ratio of medians, whisker: 95% interval{dots}, grey band: drift of the repeated baseline"
+    return f"{bars}\n{_legend(rows)}"
+
+
+def _legend(rows: pd.DataFrame) -> str:
+    """What the bars' colours judge."""
+    against = {"vs stack": "against the stack", "its change": "against the row that its label builds on"}
+    whom = against.get(change_heading(rows), "against the baseline")
+    return f"Colour: {whom}, blue is faster, orange slower, grey no difference beyond spread and drift"
+
+
+def change_heading(rows: pd.DataFrame) -> str:
+    """What the column of the rows' own changes is called; empty where their labels build on no other row."""
+    if rows["builds_on"].isna().all():
+        return ""
+    return "vs stack" if rows["step_label"].eq("stack").any() else "its change"
 
 
 def _draw_drift(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
@@ -76,7 +94,7 @@ def _draw_drift(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
     figure.add_vline(x=1, line={"color": theme.ink(dark).axis, "width": 1}, layer="below")
 
 
-def _draw_bars(figure: go.Figure, drawn: pd.DataFrame, scale: Scale, dark: bool) -> None:
+def _draw_bars(figure: go.Figure, drawn: pd.DataFrame, scale: Scale, names: dict[str, str], dark: bool) -> None:
     hatched = drawn["status"].isin(("wrong", "ineffective"))
     whiskers = None
     if scale.low and scale.high:
@@ -101,7 +119,7 @@ def _draw_bars(figure: go.Figure, drawn: pd.DataFrame, scale: Scale, dark: bool)
         },
         error_x=whiskers,
         customdata=drawn["run_id"].tolist(),
-        hovertext=[_hover(row) for _, row in drawn.iterrows()],
+        hovertext=[_hover(row, names) for _, row in drawn.iterrows()],
         hoverinfo="text",
         width=0.62,
         showlegend=False,
@@ -113,13 +131,15 @@ def _colour(row: pd.Series) -> str:
         return palette.status(row["status"])
     if row["sweep_role"] in ("baseline", "baseline_repeat"):
         return palette.BASELINE
-    return palette.VERDICTS.get(row["verdict"], palette.VERDICTS["unknown"])
+    return palette.VERDICTS[row["verdict"] if row["change_verdict"] == "unknown" else row["change_verdict"]]
 
 
-def _hover(row: pd.Series) -> str:
+def _hover(row: pd.Series, names: dict[str, str]) -> str:
+    """names: what each run's row is called."""
     lines = [
         f"<b>{theme.hover(str(row['combo_label']))}</b>",
         f"speedup {readable.interval(row['speedup'], row['speedup_low'], row['speedup_high'])}, {row['verdict']}",
+        *_of_change(row, names),
         f"{readable.median_step(row['step_ms'], row['num_samples'])}, IQR {readable.number(row['step_iqr_ms'], 'ms')}",
         f"peak {readable.gib(row['peak_allocated_gib'])}",
         *_errors(row),
@@ -129,6 +149,17 @@ def _hover(row: pd.Series) -> str:
     if row["status"] != "done":
         lines.append(f"{row['status']}: {theme.hover(_text(row['cause']))}")
     return "<br>".join(lines)
+
+
+def _of_change(row: pd.Series, names: dict[str, str]) -> list[str]:
+    """What the row's own change did, and against which row."""
+    if pd.isna(row["builds_on"]):
+        return []
+    base = theme.hover(names.get(row["builds_on"], row["builds_on"]))
+    if pd.isna(row["change_speedup"]):
+        return [f"against '{base}': no ratio"]
+    ratio = readable.interval(row["change_speedup"], row["change_speedup_low"], row["change_speedup_high"])
+    return [f"against '{base}': {ratio}, {row['change_verdict']}; peak {readable.times(row['change_memory_ratio'])}"]
 
 
 def _errors(row: pd.Series) -> list[str]:
@@ -175,17 +206,29 @@ def _draw_reasons(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
 
 
 def _draw_columns(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
-    """Speedup, median and peak as right-aligned columns beside the bars; on a GPU also how long it waits."""
+    """Speedup, own change, median and peak as right-aligned columns beside the bars; of a GPU also its waiting."""
     unit, is_timed = readable.memory_unit(rows["peak_allocated_gib"].max()), rows["step_ms"].notna()
-    columns = {
-        "speedup": rows["speedup"].map(readable.times),
-        "ms": rows["step_ms"].map(readable.number),
-        unit.name: (rows["peak_allocated_gib"] * unit.per_gib).map(readable.number),
-    }
+    columns = {"speedup": rows["speedup"].map(readable.times)}
+    if heading := change_heading(rows):
+        columns[heading] = rows.apply(_change_cell, axis=1, dark=dark)
+    columns["ms"] = rows["step_ms"].map(readable.number)
+    columns[unit.name] = (rows["peak_allocated_gib"] * unit.per_gib).map(readable.number)
     if _of_gpu(rows):
         columns["GPU waits"] = readable.gpu_waits(rows)
     told = {heading: texts.where(is_timed, "").tolist() for heading, texts in columns.items()}
-    dots.draw_columns(figure, told, dark, ends=COLUMN_ENDS[: len(told)])
+    ends = list(accumulate(WIDTHS.get(heading, CHANGE_WIDTH) for heading in told))
+    dots.draw_columns(figure, told, dark, ends=ends)
+    figure.update_layout(margin={"t": TOP})
+
+
+def _change_cell(row: pd.Series, dark: bool) -> str:
+    """The ratio to what the row builds on, in the colour of its verdict; nothing for a row that builds on none."""
+    if pd.isna(row["builds_on"]):
+        return ""
+    ratio, verdict = readable.times(row["change_speedup"]), row["change_verdict"]
+    if row["status"] != "done" or verdict not in ("faster", "slower"):
+        return ratio
+    return f'<b style="color:{palette.ink(palette.VERDICTS[verdict], dark)}">{ratio}</b>'
 
 
 def _of_gpu(rows: pd.DataFrame) -> bool:

@@ -94,11 +94,12 @@ pio.templates["steplens_dark"] = _template(DARK)
 
 
 def titled(title: str, subtitle: str = "", *, dark: bool, height: int) -> go.Figure:
-    """A figure in the project's look, with nothing drawn yet; the texts are escaped here."""
+    """A figure in the project's look, with nothing drawn yet; the texts are escaped here, a subtitle line by line."""
     figure = go.Figure()
+    lines = "<br>".join(map(html.escape, subtitle.splitlines()))
     figure.update_layout(
         template="steplens_dark" if dark else "steplens_light",
-        title={"text": html.escape(title), "subtitle": {"text": html.escape(subtitle)}},
+        title={"text": html.escape(title), "subtitle": {"text": lines}},
         height=height,
     )
     return figure

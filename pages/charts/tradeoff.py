@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from pages.charts import palette, readable, theme
 from pages.charts.labels import place_labels
 
-TITLE, HEIGHT, PLOT_WIDTH, LONGEST = "Speed against memory", 440, 440, 30
+TITLE, HEIGHT, PLOT_WIDTH, LONGEST = "Speed against memory", 440, 440, 38
 
 
 def tradeoff(runs: pd.DataFrame, *, dark: bool = False) -> go.Figure:

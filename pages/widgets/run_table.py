@@ -6,16 +6,18 @@ import pandas as pd
 import streamlit as st
 
 from pages.charts import palette, readable
-from pages.widgets import data, linked, tables
+from pages.widgets import data, linked, tables, winners
 from pages.widgets.chart import is_dark
 from pages.widgets.measures import META
 from store import frames
 
 FILTERS = {"model_label": "Model", "mode": "Mode", "device": "Device", "status": "Status"}
 ALIKE = ("workload_label", "machine_label", "cause")  # left out where all rows say the same
-TRAINED = ("gradient_error",)  # left out where no row knows it
+KNOWN_BY_SOME = ("gradient_error", "change_speedup")  # left out where no row knows it
 RATIOS = ("speedup", "memory_ratio", "break_even_steps")
 Column = st.column_config
+VERDICTS = {"speedup": "verdict", "change_speedup": "change_verdict"}
+CHANGE = ("change_speedup", "change_verdict")
 COLUMNS: dict[str, Any] = {
     "combo_label": Column.TextColumn("Combo", pinned=True, width=290),
     "workload_label": Column.TextColumn("Workload", width=210),
@@ -23,6 +25,12 @@ COLUMNS: dict[str, Any] = {
     "step_ms": Column.NumberColumn("Step (ms)", format="%.2f"),
     "num_samples": Column.NumberColumn("n", format="%d", width=50, help="Timed steps behind the median."),
     "speedup": Column.NumberColumn("Speedup", format="%.2f×", help="Baseline median over this median."),
+    "change_speedup": Column.NumberColumn(
+        "Its change",
+        format="%.3f×",
+        help="What the choice did that this run's row of the study above is named by: the median of the run that it "
+        "builds on (the stack, or the earlier rung most like it) over this median.",
+    ),
     "gpu_waits": Column.TextColumn(
         "GPU waits",
         width=110,
@@ -54,13 +62,14 @@ COLUMNS: dict[str, Any] = {
 }
 
 
-def show_runs(runs: pd.DataFrame, study: pd.DataFrame | None, baseline: str | None, key: str) -> None:
-    """The table with everything around it. study: the runs that it begins with; baseline: the study's own."""
+def show_runs(runs: pd.DataFrame, study: pd.DataFrame | None, ladder: pd.DataFrame | None, key: str) -> None:
+    """The table with everything around it. study: the runs that it begins with, ladder: store.frames.ladder of them."""
+    baseline = None if ladder is None else winners.baseline_of(ladder)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = choose_baseline(runs, baseline, f"{key}_baseline")
         everything = study is None or st.toggle("All studies", key=f"{key}_all", bind="query-params")
         shown = filter_runs(runs if everything else study, key)
-    rows = with_ratios(shown, chosen)
+    rows = with_changes(with_ratios(shown, chosen), ladder)
     show_actions(show_run_table(rows, f"{key}_table"), chosen, key)
 
 
@@ -97,15 +106,21 @@ def with_ratios(runs: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
     return rows.sort_values("run_id", key=lambda ids: ids != baseline, kind="stable").reset_index(drop=True)
 
 
+def with_changes(rows: pd.DataFrame, ladder: pd.DataFrame | None) -> pd.DataFrame:
+    """The rows with what each one's own change did, for the runs of the ladder."""
+    if ladder is None:
+        return rows.assign(**dict.fromkeys(CHANGE))
+    return rows.merge(ladder[["run_id", *CHANGE]], on="run_id", how="left")
+
+
 def show_run_table(rows: pd.DataFrame, key: str) -> list[str]:
     """Draw the table; returns the run ids of the selected rows."""
     rows = rows.reset_index(drop=True)
-    is_different = rows["verdict"].isin(("faster", "slower"))
     shown = rows.assign(gpu_waits=readable.gpu_waits(rows))[list(COLUMNS)]
     shown = shown.drop(columns=[name for name in ALIKE if len(shown) > 1 and shown[name].nunique() <= 1])
-    shown = shown.drop(columns=[name for name in TRAINED if shown[name].isna().all()])
+    shown = shown.drop(columns=[name for name in KNOWN_BY_SOME if shown[name].isna().all()])
     event = st.dataframe(
-        shown.style.apply(_row_style, axis=1, is_different=is_different, dark=is_dark()),
+        shown.style.apply(_row_style, axis=1, verdicts=rows[list(VERDICTS.values())], dark=is_dark()),
         hide_index=True,
         column_config=COLUMNS,
         on_select="rerun",
@@ -128,21 +143,22 @@ def show_actions(selected: list[str], baseline: str | None, key: str) -> None:
         st.caption("Select rows at their left edge; a click on a column's head sorts.")
 
 
-def _row_style(row: pd.Series, is_different: pd.Series, dark: bool) -> list[str]:
-    """The status in its colour; the speedup blue or orange, but grey where the run failed its checks, and plain where
-    spread or drift could explain it."""
+def _row_style(row: pd.Series, verdicts: pd.DataFrame, dark: bool) -> list[str]:
+    """The status in its colour; ratios blue or orange, but grey where the run failed its checks, and plain where
+    spread or drift could explain them."""
     styles = dict.fromkeys(row.index, "")
     if row["status"] != "done":
         styles["status"] = f"color: {palette.ink(palette.status(row['status']), dark)}"
-        styles["speedup"] = styles["memory_ratio"] = f"color: {palette.ink(palette.EVEN, dark)}"
+        styles |= dict.fromkeys((*VERDICTS, "memory_ratio"), f"color: {palette.ink(palette.EVEN, dark)}")
     else:
-        styles["memory_ratio"] = _ratio_style(row["memory_ratio"], False, dark)
-        if is_different[row.name]:
-            styles["speedup"] = _ratio_style(row["speedup"], True, dark)
-    return list(styles.values())
+        styles["memory_ratio"] = _memory_style(row["memory_ratio"], dark)
+        judged = {name: verdicts.loc[row.name, verdict] for name, verdict in VERDICTS.items()}
+        colours = {name: palette.VERDICTS[one] for name, one in judged.items() if one in ("faster", "slower")}
+        styles |= {name: f"color: {palette.ink(colour, dark)}" for name, colour in colours.items()}
+    return [styles[name] for name in row.index]
 
 
-def _ratio_style(value: Any, more_is_better: bool, dark: bool) -> str:
+def _memory_style(value: Any, dark: bool) -> str:
     if value is None or pd.isna(value) or 0.98 < value < 1.02:
         return ""
-    return f"color: {palette.ink(palette.BETTER if (value > 1) == more_is_better else palette.WORSE, dark)}"
+    return f"color: {palette.ink(palette.BETTER if value < 1 else palette.WORSE, dark)}"

@@ -55,8 +55,8 @@ def rows_build_on(sweep: pd.Series) -> str:
     if name in labels.AGAINST_STACK:
         return "Rows do not add up: each is the whole stack with the one choice changed that it names."
     return (
-        "Rows add up: each keeps what the earlier row that is most like it has, and says what it adds (+) or takes "
-        "away (-). What only a branch adds, later rows lack."
+        "Rows add up: each keeps what the earlier row that is most like it has, and says what it adds (+), in place of "
+        "what (for), or takes away (-): its change is that alone. What only a branch adds, later rows lack."
     )
 
 

@@ -131,6 +131,8 @@ def test_overview_tells_a_ladder_and_the_steps_behind_each_median(make_home: Mak
     make_home("full")
     app = open_page("overview")
     assert "Rows add up" in words(app)
+    changes = app.dataframe[0].value.set_index("combo_label")["change_speedup"]
+    assert changes["sdpa · bf16"] == pytest.approx(0.9 / 0.4), "a row of the table, too, against what it builds on"
     assert set(app.dataframe[0].value["num_samples"].dropna()) == {20}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from profiler.combo import FAMILIES, Combo
+from profiler.combo import BASELINE, FAMILIES, Combo
 from profiler.record import Metrics, SweepPlace
 from profiler.workload import Workload
 from runs import history
@@ -30,11 +30,16 @@ from tests.support.run_folders import (
 )
 
 METRICS = [metric.name for metric in fields(Metrics)]
+CHANGES = [
+    *("builds_on", "change_speedup", "change_speedup_low", "change_speedup_high", "change_verdict"),
+    "change_memory_ratio",
+]
 LADDER_COLUMNS = [
     *("run_id", "sweep_position", "sweep_role", "combo_label", "step_label", "status", "cause", "step_ms"),
     *("step_iqr_ms", "num_samples", "samples_per_s", "speedup", "speedup_low", "speedup_high", "verdict"),
-    *("peak_allocated_gib",),
-    *("memory_ratio", "output_error", "gradient_error", "output_error_ratio", "gradient_error_ratio"),
+    *CHANGES,
+    *("peak_allocated_gib", "memory_ratio"),
+    *("output_error", "gradient_error", "output_error_ratio", "gradient_error_ratio"),
     *("compile_s", "break_even_steps", "mfu"),
     *("launch_verdict", "gpu_busy_share", "attention_observed", "baseline_run_id", "drift", "why_not_comparable"),
 ]
@@ -65,7 +70,7 @@ COLUMNS = {
         *("peak_allocated_gib", "speedup", "speedup_low", "speedup_high", "verdict", "status", "cause"),
     ],
     "covering": ["family", "choice", "other_family", "other_choice", "num_runs", "outcome", "run_id", "cause"],
-    "comparison": [*(name for name in LADDER_COLUMNS if name != "step_label"), "comparable"],
+    "comparison": [*(name for name in LADDER_COLUMNS if name not in ("step_label", *CHANGES)), "comparable"],
     "metric_ratios": [
         *("run_id", "label", "metric", "unit", "better"),
         *("value", "baseline_value", "ratio", "ratio_low", "ratio_high"),
@@ -191,16 +196,9 @@ def test_ladder_golden(run_ids: list[str]) -> None:
     ladder = frames.ladder("fixture-ladder")
     assert ladder["run_id"].tolist() == run_ids
     assert ladder["step_label"].tolist() == [
-        *(
-            "baseline",
-            "+ sdpa",
-            "+ bf16",
-            "+ xformers",
-            "+ channels_last",
-            "+ compile default",
-            "+ compile reduce_overhead",
-        ),
-        *("+ compile max_autotune", "+ fp16", "baseline again"),
+        *("baseline", "+ sdpa", "+ bf16", "+ xformers for sdpa", "+ channels_last", "+ compile default"),
+        *("+ compile reduce_overhead for default", "+ compile max_autotune for reduce_overhead"),
+        *("+ fp16 for bf16", "baseline again"),
     ]
     speedups = [1, 1 / 0.9, 2.5, None, 1 / 0.38, 4, 5, None, 1 / 0.395, 1 / 1.01]
     expected = pd.Series(speedups, dtype=float, name="speedup")
@@ -238,6 +236,43 @@ def test_rows_that_do_not_build_on_one_another_do_not_look_so(root: Path, databa
     assert {"stack", "stack - sdpa", "stack + flex", "stack + fp8"} < set(shown["around"])
     alone = frames.ladder("one_at_a_time")
     assert alone["step_label"].iloc[1:-1].tolist() == alone["combo_label"].iloc[1:-1].tolist()
+
+
+def test_a_rung_is_judged_against_what_its_label_builds_on(root: Path, database: Path) -> None:
+    """Twice as fast as the baseline, and yet slower than without its own change."""
+    bf16 = Combo(precision="bf16")
+    slower, even = replace(bf16, memory_format="channels_last"), replace(bf16, attention="sdpa")
+    for position, (combo, step_ms) in enumerate([(BASELINE, 10), (bf16, 3), (slower, 3.6), (even, 3), (BASELINE, 10)]):
+        role: Any = {0: "baseline", 4: "baseline_repeat"}.get(position, "candidate")
+        place = SweepPlace(sweep_id="s", name="ladder_inference", position=position, num_jobs=5, role=role)
+        samples = step_samples(step_ms, seed=position)
+        write_run(root, run_id=f"s-{position}", combo=combo, step_ms=samples, sweep=place)
+    sync()
+    found = frames.ladder("s").set_index("run_id")
+    assert found.loc["s-2", ["step_label", "verdict"]].tolist() == ["+ channels_last", "faster"]
+    assert found.loc["s-2", ["builds_on", "change_verdict"]].tolist() == ["s-1", "slower"]
+    low, ratio, high = found.loc["s-2", ["change_speedup_low", "change_speedup", "change_speedup_high"]]
+    assert ratio == pytest.approx(3 / 3.6)
+    assert low < ratio < high < 1
+    assert found.loc["s-3", ["builds_on", "change_verdict"]].tolist() == ["s-1", "same"], "not on the slower branch"
+    assert found.loc["s-1", ["builds_on", "change_speedup"]].tolist() == ["s-0", found.loc["s-1", "speedup"]]
+    assert found.loc[["s-0", "s-4"], ["builds_on", "change_speedup"]].isna().all(axis=None)
+
+
+def test_around_a_stack_every_change_is_judged_against_the_stack(root: Path, database: Path) -> None:
+    slow = {"sdpa_flash": 0.55, "sdpa": 0.5, "math": 1.0}
+    families = {"attention": ["sdpa"], "precision": ["bf16"]}
+    write_study(root, "around", GPU_WORKLOAD, lambda combo: slow.get(combo.attention, 0.5), families=families)
+    write_study(root, "pairs", GPU_WORKLOAD, lambda combo: 1.0, families=families)
+    sync()
+    found = frames.ladder("around").set_index("step_label")
+    flash = found.loc["stack + sdpa_flash"]
+    assert (flash["verdict"], flash["change_verdict"]) == ("faster", "slower")
+    assert flash["change_speedup"] == pytest.approx(0.5 / 0.55)
+    assert flash["builds_on"] == found.loc["stack", "run_id"]
+    assert pd.isna(found.loc["stack", "builds_on"])
+    assert found.loc["stack - sdpa", "change_memory_ratio"] == pytest.approx(2.0)
+    assert frames.ladder("pairs")["builds_on"].isna().all(), "these build on the baseline: speedup says it"
 
 
 def test_of_every_sweep_it_is_known_what_its_rows_build_on() -> None:

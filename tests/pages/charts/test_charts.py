@@ -171,6 +171,34 @@ def test_ladder_without_a_baseline_shows_times(rows: dict[str, pd.DataFrame]) ->
     assert ladder.ladder(alone).layout.xaxis.title.text == "Median step time (ms)"
 
 
+def test_ladder_shows_a_rung_that_costs_what_it_builds_on(tmp_path: Path) -> None:
+    """All beat the baseline; 'stack + sdpa_flash' is slower than the stack for all that."""
+    slow = {"math": 1.0, "sdpa_flash": 0.55, "sdpa_efficient": 0.4}
+    write_study(tmp_path / "runs", "around", GPU_WORKLOAD, lambda c: slow.get(c.attention, 0.5), families=STACK)
+    sync([tmp_path / "runs"], tmp_path / "index.duckdb")
+    rows = frames.ladder("around", database=tmp_path / "index.duckdb")
+    figure = ladder.ladder(rows)
+    bars = next(trace for trace in figure.data if trace.name == "runs")
+    colours = dict(zip(rows["step_label"], bars.marker.color, strict=True))
+    assert colours["stack"] == colours["stack + sdpa_efficient"] == palette.VERDICTS["faster"]
+    assert colours["stack + sdpa_flash"] == palette.VERDICTS["slower"]
+    assert colours["stack + bf16_amp"] == palette.VERDICTS["same"]
+    assert "against the stack" in figure.layout.title.subtitle.text
+    assert "against 'stack': 0.909×" in bars.hovertext[rows["step_label"].tolist().index("stack + sdpa_flash")]
+    notes = [note.text for note in figure.layout.annotations]
+    assert "vs stack" in notes
+    assert f'<b style="color:{palette.WORSE}">0.909×</b>' in notes
+
+
+def test_ladder_tells_changes_only_where_rows_build_on_one_another(rows: dict[str, pd.DataFrame]) -> None:
+    figure = ladder.ladder(rows["ladder"])
+    assert "its change" in [note.text for note in figure.layout.annotations]
+    assert "the row that its label builds on" in figure.layout.title.subtitle.text
+    apart = ladder.ladder(rows["ladder"].assign(builds_on=None, change_speedup=None, change_verdict="unknown"))
+    assert "its change" not in [note.text for note in apart.layout.annotations]
+    assert "against the baseline" in apart.layout.title.subtitle.text
+
+
 def test_names_cannot_restyle_a_chart(rows: dict[str, pd.DataFrame]) -> None:
     hostile = rows["ladder"].assign(step_label="<b>bold</b>", cause="<i>slanted</i>")
     figure = ladder.ladder(hostile)
