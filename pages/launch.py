@@ -42,6 +42,7 @@ with right:
     if plan is not None:
         plans.show_summary(plan)
         plans.submit_button(plan, "launch")
+        plans.show_command(kind, workload, found, families, switches)
 if plan is not None:
     plans.show_jobs(plan)
 st.caption("Each run has a process of its own. Jobs run one after another and go on when this page is closed.")

@@ -10,6 +10,7 @@ import typer
 
 from profiler.combo import FAMILIES, Combo, choices
 from profiler.workload import Workload
+from runs.command_line import flag
 from runs.rungs import Options
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -78,8 +79,7 @@ def _family_options() -> list[inspect.Parameter]:
 
 
 def _parameter(name: str, kind: Any, text: str, panel: str, default: Any = None) -> inspect.Parameter:
-    flag = f"--{name.replace('_', '-')}"
-    option = typer.Option(flag, help=text, rich_help_panel=panel, show_default=False)
+    option = typer.Option(flag(name), help=text, rich_help_panel=panel, show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 

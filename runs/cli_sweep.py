@@ -24,18 +24,17 @@ def plan(
     machine: Machine | None,
     home: Path,
 ) -> sweep.Sweep:
-    kind = sweep.SWEEPS.get(name)
+    kind = sweep.kind_of(name)
     lists = {family: chosen.split(",") for family, chosen in given(families).items()}
     chosen = given(workload)
-    if lists and kind and not kind.takes:
+    if lists and not kind.takes:
         takers = ", ".join(other.name for other in sweep.SWEEPS.values() if other.takes)
         raise ValueError(f"{name} takes no choices of {', '.join(lists)}, it has its own; these do: {takers}")
-    if kind and kind.has_own_workload and set(chosen) - {"device"}:
+    if kind.has_own_workload and set(chosen) - {"device"}:
         raise ValueError(f"{name} has its own workloads, only --device can be chosen")
-    defaults = {"device": sweep.default_device(machine), "mode": kind.mode if kind and kind.mode else "inference"}
     return sweep.expand(
         name,
-        Workload(**defaults | chosen),
+        Workload(**sweep.defaults(name, machine) | chosen),
         machine,
         options=sweep.Options(**given(extras), families=lists),
         known_references=job_queue.known_references(home),

@@ -66,10 +66,8 @@ def expand(
     machine=None (not probed yet) rejects nothing. Raises ValueError for an unknown sweep, family or choice, and
     for a workload in a mode that the sweep is not for.
     """
-    if name not in SWEEPS:
-        raise ValueError(f"unknown sweep {name!r}: choose one of {', '.join(SWEEPS)}")
-    kind = SWEEPS[name]
-    base = workload or Workload(device=default_device(machine), mode=kind.mode or "inference")  # type: ignore[arg-type]
+    kind = kind_of(name)
+    base = workload or Workload(**defaults(name, machine))
     if kind.mode and base.mode != kind.mode and not (kind.mode == "inference" and base.mode == "sample"):
         raise ValueError(f"{name} is for mode={kind.mode}, not {base.mode}")
     rungs = kind.rungs(base, options or Options(), machine)
@@ -93,6 +91,18 @@ def expand(
 def default_stack(workload: Workload) -> Combo:
     """What a study of a stack takes when nothing is chosen."""
     return studies.stack(workload, Options())
+
+
+def kind_of(name: str) -> SweepKind:
+    """Raises ValueError for an unknown sweep."""
+    if name not in SWEEPS:
+        raise ValueError(f"unknown sweep {name!r}: choose one of {', '.join(SWEEPS)}")
+    return SWEEPS[name]
+
+
+def defaults(name: str, machine: Machine | None) -> dict[str, Any]:
+    """The fields of a workload that sweep and machine settle where they are not chosen. Raises as kind_of does."""
+    return {"device": default_device(machine), "mode": kind_of(name).mode or "inference"}
 
 
 def default_device(machine: Machine | None) -> Any:

@@ -10,7 +10,7 @@ from pages.widgets import data, jobs
 from profiler.combo import BASELINE, Combo
 from profiler.machine import Machine
 from profiler.workload import Workload
-from runs import job_queue, sweep
+from runs import command_line, job_queue, sweep
 
 MANY, TALL_PX = 14, 560  # rows that stand on the page at once, and the height that scrolls beyond
 KINDS: dict[str, str] = {name: kind.description for name, kind in sweep.SWEEPS.items()}
@@ -77,6 +77,15 @@ def make_plan(
     except ValueError as error:
         st.error(str(error), icon=":material/error:")
         return None
+
+
+def show_command(
+    kind: str, workload: Workload, machine: Machine | None, families: dict[str, list[str]], switches: dict[str, Any]
+) -> None:
+    """The command line that plans the same, to copy: make_plan's arguments as options of python -m runs."""
+    options = sweep.Options(families=families, **switches)
+    st.caption("The same from a shell in Steplens' folder; with --wait it follows the sweep to its end:")
+    st.code(command_line.sweep_command(kind, workload, machine, options), language="bash", wrap_lines=True)
 
 
 def show_summary(plan: sweep.Sweep) -> None:

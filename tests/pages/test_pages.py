@@ -239,6 +239,18 @@ def test_launch_queues_the_plan_once(make_home: Make, open_page: Open) -> None:
     assert len(job_queue.list_jobs()) == num_jobs
 
 
+def test_launch_tells_the_command_line_of_its_plan(make_home: Make, open_page: Open) -> None:
+    make_home("empty")
+    assert [code.value for code in open_page("launch").code] == ["python -m runs sweep quick"]
+    app = open_page("launch", launch_kind="grid", launch_batch="4", launch_min_seconds="0.5")
+    app.session_state["launch_grid_cpu_inference_attention"] = ["sdpa", "flex"]
+    app.run()
+    told = "python -m runs sweep grid --batch 4 --min-seconds 0.5 --attention sdpa,flex"
+    assert [code.value for code in app.code] == [told]
+    app = open_page("launch", launch_kind="scaling_batch", launch_max_batch="8")
+    assert [code.value for code in app.code] == ["python -m runs sweep scaling_batch --max-batch 8"]
+
+
 def test_launch_counts_what_can_run_here_and_offers_one_way_on(make_home: Make, open_page: Open) -> None:
     make_home("empty")
     app = open_page("launch", launch_kind="grid")
