@@ -52,8 +52,9 @@ app = typer.Typer(
         python -m runs pack SWEEP_ID -o sd15.tar
 
     **Exit codes.** 0: all is well (a rejected rung is a finding). 1: some runs failed, ran out of memory or time,
-    were cancelled, wrong or ineffective. 2: the command was not understood, or names something that is not there.
-    3: the budget ran out, the rest is queued for --resume. 4: the data folder cannot be written. 130: Ctrl-C.""",
+    were cancelled, wrong or ineffective. 2: the command was not understood, names something that is not there,
+    or plans a sweep of which nothing can run here. 3: the budget ran out, the rest is queued for --resume. 4: the data
+    folder cannot be written. 130: Ctrl-C.""",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; progress goes to stderr.")]

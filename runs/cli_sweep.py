@@ -11,7 +11,7 @@ from profiler.workload import Workload
 from runs import job_queue, resume, sweep, tables
 from runs.budget import Budget, set_budget
 from runs.cli_options import given
-from runs.cli_support import BUDGET_RAN_OUT, end_left_jobs, follow, out, print_result, report, usage
+from runs.cli_support import BUDGET_RAN_OUT, USAGE, end_left_jobs, fail, follow, out, print_result, report, usage
 from runs.estimate import estimate_job
 from runs.history import durations
 
@@ -43,8 +43,13 @@ def plan(
 
 
 def start(planned: sweep.Sweep, home: Path, limit: Budget | None, *, dry_run: bool, wait: bool, as_json: bool) -> None:
+    """Tell the plan and queue it; where no run of it can work here, say why and end with exit code 2."""
     console = out(as_json)
     console.print(tables.plan_table(planned))
+    if not planned.num_runs:
+        print_result(tables.sweep_row(planned) | {"state": "impossible"}, "", as_json)
+        why = planned.shared_reason or "each for its own reason, in the table above"
+        fail(f"none of these {len(planned.rejected)} runs can run here, so nothing is queued: {why}", USAGE)
     rejected = f" ({len(planned.rejected)} more are rejected here)" if planned.rejected else ""
     roughly = " by a rough guess" if planned.estimate.is_rough else ""
     console.print(f"{planned.num_runs} runs{rejected}, {planned.estimate.words}{roughly}, as {planned.sweep_id}")

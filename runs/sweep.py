@@ -37,6 +37,12 @@ class Sweep:
     num_runs: int  # runs that will be measured: those that are rejected are not among them
     estimate: Estimate  # of the jobs that can work here
 
+    @property
+    def shared_reason(self) -> str | None:
+        """The reason that all rejected runs share; None where they differ, or none is rejected."""
+        reasons = {reason for _, reason in self.rejected}
+        return reasons.pop() if len(reasons) == 1 else None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepKind:

@@ -90,7 +90,7 @@ def show_command(
 
 def show_summary(plan: sweep.Sweep) -> None:
     """How many runs and how long, and how many more cannot work here; or that none can. One reason of all is told."""
-    reason = _only_reason(plan)
+    reason = plan.shared_reason
     if not plan.num_runs:
         why = f": {readable.escaped(reason)}." if reason else ", each for its own reason: see below."
         st.error(f"None of these {len(plan.rejected)} runs can run here{why}", icon=":material/block:")
@@ -107,19 +107,13 @@ def show_summary(plan: sweep.Sweep) -> None:
         )
 
 
-def _only_reason(plan: sweep.Sweep) -> str | None:
-    """The reason that all rejected runs share; None where they differ, or none is rejected."""
-    reasons = {reason for _, reason in plan.rejected}
-    return reasons.pop() if len(reasons) == 1 else None
-
-
 def show_jobs(plan: sweep.Sweep) -> None:
     """All jobs in their order, each with the reason why it is in the plan, or why it cannot work here.
 
     A reason that all of those share stands in the summary, once.
     """
     rejected = {job.job_id: reason for job, reason in plan.rejected}
-    told = {} if _only_reason(plan) else rejected
+    told = {} if plan.shared_reason else rejected
     rows = pd.DataFrame(
         {
             "run": [job.run_label if job.kind == "measure" else "numerical reference" for job in plan.jobs],

@@ -83,6 +83,17 @@ def test_a_dry_run_queues_nothing(home: Path) -> None:
     assert "sdpa" in call(*GRID, "--dry-run").output
 
 
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",), ("--wait",)])
+def test_a_sweep_of_which_nothing_can_run_here_says_why_and_queues_nothing(dry_run: tuple[str], home: Path) -> None:
+    result = call("sweep", "quick", "--device", "cuda", *dry_run)
+    assert result.exit_code == 2
+    assert "none of these 11 runs can run here, so nothing is queued: device=cuda needs CUDA" in result.stderr
+    assert "no time" not in result.output
+    answer = call("sweep", "quick", "--device", "cuda", *dry_run, "--json")
+    assert (answer.exit_code, read(answer)["state"], read(answer)["num_rejected"]) == (2, "impossible", 11)
+    assert job_queue.waiting_jobs(home=home) == []
+
+
 def test_one_run_takes_an_option_for_every_family_and_field(start_scheduler: StartScheduler) -> None:
     start_scheduler()
     result = call(
@@ -161,9 +172,10 @@ def test_a_sweep_goes_on_after_everything_was_killed(home: Path, start_scheduler
     watcher = spawn(*sweep, "--wait")
     wait_until(lambda: len(ran(home)) == 2)
     (lost,) = running(home)
-    for process in (watcher, scheduler):
+    for process in (scheduler, watcher):  # at once: the run under way takes half a second
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    watcher.communicate()
+    scheduler.communicate()
     (sweep_id,) = [path.name for path in (home / "sweeps").iterdir()]
     start_scheduler()
     result = call("sweep", "--resume", sweep_id, "--wait", "--json")
