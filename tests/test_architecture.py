@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def _is_module(name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
-def _imports(path: Path) -> Iterator[Import]:
+def _imports_of(path: Path) -> Iterator[Import]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     local = {id(inner) for function in functions for inner in ast.walk(function)}
@@ -59,12 +60,15 @@ def _imports(path: Path) -> Iterator[Import]:
             yield Import(relative, node.lineno, module, id(node) in local)
 
 
-IMPORTS = [found for path in _source_files() for found in _imports(path)]
+@cache
+def _imports() -> list[Import]:
+    """All of them; every xdist worker imports this file, and one needs them."""
+    return [found for path in _source_files() for found in _imports_of(path)]
 
 
 def _breaches(folder: str, *, allowed: set[str]) -> list[str]:
     """Imports of our own modules from a folder that are neither its own nor allowed."""
-    mine = [found for found in IMPORTS if found.path.startswith(folder) and found.top in OURS]
+    mine = [found for found in _imports() if found.path.startswith(folder) and found.top in OURS]
     own = folder.partition("/")[0]
     return [str(found) for found in mine if found.top != own and not _allows(allowed, found.module)]
 
@@ -74,7 +78,7 @@ def _allows(allowed: set[str], module: str) -> bool:
 
 
 def test_the_walk_sees_every_part() -> None:
-    assert {found.path.partition("/")[0] for found in IMPORTS} == {"app.py", "pages", "store", "runs", "profiler"}
+    assert {found.path.partition("/")[0] for found in _imports()} == {"app.py", "pages", "store", "runs", "profiler"}
 
 
 def test_profiler_imports_nothing_of_ours() -> None:
@@ -97,12 +101,13 @@ def test_pages_use_the_store_and_the_queue() -> None:
 
 def test_charts_import_no_data_access() -> None:
     assert _breaches("pages/charts/", allowed=SHARED) == []
-    assert not [str(i) for i in IMPORTS if i.path.startswith("pages/charts/") and i.module.startswith("pages.widgets")]
+    charts = [i for i in _imports() if i.path.startswith("pages/charts/")]
+    assert not [str(i) for i in charts if i.module.startswith("pages.widgets")]
 
 
 def test_shared_words_need_the_standard_library_only() -> None:
     files = {f"{name.replace('.', '/')}.py" for name in SHARED}
-    found = [i for i in IMPORTS if i.path in files]
+    found = [i for i in _imports() if i.path in files]
     assert {i.path for i in found} == files
     assert [str(i) for i in found if i.top not in sys.stdlib_module_names and i.module not in SHARED] == []
 
@@ -118,23 +123,24 @@ def test_shared_words_need_the_standard_library_only() -> None:
     ids=lambda value: value[0] if value else "anywhere",
 )
 def test_a_heavy_package_stays_home(packages: tuple[str, ...], homes: tuple[str, ...], never: tuple[str, ...]) -> None:
-    users = [i for i in IMPORTS if i.top in packages]
+    users = [i for i in _imports() if i.top in packages]
     astray = [str(i) for i in users if not i.path.startswith(homes) or (never and i.path.startswith(never))]
     assert users
     assert astray == []
 
 
 def test_imports_stand_at_the_top_but_for_optional_kernels() -> None:
-    assert [str(i) for i in IMPORTS if i.is_local and not i.path.startswith("profiler/optims/")] == []
+    assert [str(i) for i in _imports() if i.is_local and not i.path.startswith("profiler/optims/")] == []
 
 
 def test_a_worker_loads_no_code_generator_before_there_is_something_to_compile() -> None:
     generators = tuple(f"torch._inductor.{part}" for part in ("debug", "output_code", "virtualized"))
-    assert [str(i) for i in IMPORTS if i.module in generators and i.path.startswith("profiler/")] == []
+    assert [str(i) for i in _imports() if i.module in generators and i.path.startswith("profiler/")] == []
 
 
 def test_the_app_and_its_pages_load_no_torch() -> None:
-    needed = [*sorted({i.module for i in IMPORTS if i.path.startswith(("app.py", "pages/"))}), "runs.job", "runs.sweep"]
+    ours = {i.module for i in _imports() if i.path.startswith(("app.py", "pages/"))}
+    needed = [*sorted(ours), "runs.job", "runs.sweep"]
     modules = [path.relative_to(ROOT).with_suffix("") for path in _source_files()]
     folders = ("store", "pages/charts", "pages/widgets")
     needed += [".".join(m.parts) for m in modules if m.as_posix().startswith(folders) and m.name != "__main__"]
