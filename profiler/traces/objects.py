@@ -13,6 +13,7 @@ import msgspec
 from profiler.traces.attribute import Attribution
 from profiler.traces.classify import CATEGORIES
 from profiler.traces.columns import Trace
+from profiler.traces.cycles import no_cycles
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Found:
         return tuple(found.trace.names[code] for code in found.trace.launches.name[found.launch_step >= 0].tolist())
 
 
+@no_cycles()
 def _ops(found: Attribution) -> list[Op]:
     trace, kept = found.trace, (found.op_step >= 0).nonzero()[0]
     ops, modules = trace.ops.take(kept), found.modules.of_ops[kept]
@@ -111,6 +113,7 @@ def _ops(found: Attribution) -> list[Op]:
     return made
 
 
+@no_cycles()
 def _kernels(found: Attribution) -> list[Kernel]:
     trace, work = found.trace, found.traced
     op_names = [trace.names[trace.ops.name[row]] if row >= 0 else None for row in work.op.tolist()]

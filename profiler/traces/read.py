@@ -3,15 +3,13 @@
 Nothing is lost in silence: what was repaired, dropped or left out stands in the trace's notes.
 """
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from profiler.traces.columns import Notes, Trace
+from profiler.traces.cycles import no_cycles
 from profiler.traces.decode import Decoder
 from profiler.traces.gather import Gatherer
 from profiler.traces.pieces import NoTraceError, decode_stream
@@ -31,7 +29,7 @@ def read_trace(path: Path, *, max_bytes: int | None = None) -> Trace:
         gatherer.add(events)
         return rest
 
-    with _no_cycles():
+    with no_cycles():
         try:
             head, tail = decode_stream(read_pieces(path, notes, max_bytes=max_bytes), decode, notes)
         except NoTraceError as error:
@@ -39,18 +37,6 @@ def read_trace(path: Path, *, max_bytes: int | None = None) -> Trace:
     if not gatherer.num_events and any(kind.startswith("dropped") for kind in notes):
         raise ValueError(f"{path.name} is no kineto trace: none of its events can be read")
     return gatherer.trace(_metadata(head, tail, notes))
-
-
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Without the collector of cycles, which walks over a million events again and again (events hold no cycles)."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _metadata(head: bytes, tail: bytes, notes: Notes) -> dict[str, Any]:

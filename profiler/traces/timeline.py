@@ -17,6 +17,7 @@ import numpy as np
 
 from profiler.traces.attribute import Attribution
 from profiler.traces.columns import Allocations, Ints
+from profiler.traces.cycles import no_cycles
 from profiler.traces.phases import PHASES
 from profiler.traces.words import RECOMPUTE
 
@@ -82,6 +83,7 @@ class Timeline:
         return max((point.alive[category] for point in self.points), default=0)
 
 
+@no_cycles()
 def build_timeline(
     found: Attribution,
     *,
