@@ -1,5 +1,6 @@
 """What every test shares: reasons to skip, one thread per xdist worker for whoever loads torch, Inductor's options."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -14,16 +15,23 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # torch, streamlit and the tests are half a million objects: the collector of cycles, which walks over all of them
+    # again and again, took a sixth of the time of tests that run whole sessions. See pytest_collection_finish, too.
+    gc.set_threshold(10_000, 10, 10)
     # With -n 2, two processes of two threads each would fight over two cores. torch reads this when it is imported,
     # here and in every process that a test starts.
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         return
+    # Without bytecode each of a hundred processes would compile our sources anew, half a second for a worker's.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # A kernel costs g++ a second, most of it for vector types and for symbols that nobody debugs. Few tests need those
-    # (tests/support/vectors.py); the others ask what was compiled, not how fast that is.
+    # (tests/support/vectors.py); the others ask what was compiled, not how fast that is. Of what remains the usual
+    # linker takes half, since it reads all that torch exports; gold takes a third of that.
+    linker = " -fuse-ld=gold" if shutil.which("ld.gold") else ""
     os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
-    os.environ.setdefault("TORCHINDUCTOR_CPP_MARCH", "native -O1 -g0 -w")  # g++ obeys the last of its options: these
+    os.environ.setdefault("TORCHINDUCTOR_CPP_MARCH", f"native -O1 -g0 -w{linker}")  # the last option counts: these
     # One cache for all tests of one call, empty when it begins. Runs of their own process keep their empty caches
     # (profiler.session), since how long they take to compile is what they measure.
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
@@ -35,6 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests go first: one of minutes that starts last would be waited for by everybody."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays to the end: the collector of cycles need not look at it any more."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before any skipif, which would hide a missing browser
