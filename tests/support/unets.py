@@ -1,5 +1,6 @@
 """Very small UNets of both classes, and the steps of a run on them, for tests of the profiler."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,14 @@ def errors(work: Workload, combo: Combo) -> numerics.Errors:
 
 def compare(found: numerics.Fidelity, work: Workload) -> numerics.Errors:
     """What was found against the plain model."""
-    sizes = {name: parameter.numel() for name, parameter in build(work).named_parameters()}
-    return numerics.compare(found, fidelity(work), sizes)
+    return numerics.compare(found, *_plain(work))
+
+
+@cache  # many tests compare with the same
+def _plain(work: Workload) -> tuple[numerics.Fidelity, dict[str, int]]:
+    """The plain model's output, loss and gradients, and the size of each of its parameters."""
+    made, _ = subject(work)
+    return collect(made), {name: parameter.numel() for name, parameter in made.unet.named_parameters()}
 
 
 def trace(made: Subject, folder: Path) -> tracing.Trace:
