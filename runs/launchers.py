@@ -1,40 +1,66 @@
 """Launchers: how a job becomes a worker process, or several."""
 
-import hashlib
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 from runs.job import Job, run_folder
 from runs.job_queue import python_environment
 from runs.outcome import LOG_FILE
-from runs.processes import JOB_VARIABLE
+from runs.processes import JOB_VARIABLE, tag
 
-Launch = Callable[[Job, Path, Path], subprocess.Popen[bytes]]  # (job, its file, home) -> the worker
+
+class Worker(Protocol):
+    """What is asked of a process at work on a job, as subprocess.Popen has it: its group is pid's."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+Launch = Callable[[Job, Path, Path], Worker]  # (job, its file, home) -> the worker
 WORKER = (sys.executable, "-P", "-m", "runs.worker")
 TORCHRUN = (sys.executable, "-P", "-m", "torch.distributed.run")
 
 
-def local(job: Job, job_file: Path, home: Path, *, command: Sequence[str] = WORKER) -> subprocess.Popen[bytes]:
+def local(
+    job: Job, job_file: Path, home: Path, *, command: Sequence[str] = WORKER, passed: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     """A worker on this machine: leader of its own process group, tagged, its output in the run's log.txt.
 
-    Raises OSError when it cannot start (the job's directory is gone).
+    It inherits the open files `passed`. Raises OSError when it cannot start (the job's directory is gone).
     """
-    with (run_folder(job.job_id, home) / LOG_FILE).open("ab") as log:
+    with open_log(job, home) as log:
         return subprocess.Popen(
             [*command, str(job_file), "--home", str(home)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            cwd=job.directory, env=python_environment() | _variables(job, home),
+            cwd=job.directory, env=python_environment() | variables(job, home), pass_fds=passed,
         )  # fmt: skip
 
 
 def launch(job: Job, job_file: Path, home: Path) -> subprocess.Popen[bytes]:
     """The launcher that fits: torchrun where the step is shared out, though to one process only."""
-    is_parallel = job.kind == "measure" and job.combo.parallelism != "none"
-    return (torchrun if is_parallel else local)(job, job_file, home)
+    return (torchrun if is_parallel(job) else local)(job, job_file, home)
+
+
+def is_parallel(job: Job) -> bool:
+    """Whether torchrun starts it."""
+    return job.kind == "measure" and job.combo.parallelism != "none"
+
+
+def open_log(job: Job, home: Path) -> BinaryIO:
+    """The run's log.txt, to append to."""
+    return (run_folder(job.job_id, home) / LOG_FILE).open("ab")
 
 
 def torchrun(job: Job, job_file: Path, home: Path) -> subprocess.Popen[bytes]:
@@ -52,15 +78,16 @@ def scratch_folder(job_id: str) -> Path:
 
     Short, because a socket's path may have 107 characters only.
     """
-    return Path(tempfile.gettempdir()) / f"steplens-{hashlib.sha256(job_id.encode()).hexdigest()[:10]}"
+    return Path(tempfile.gettempdir()) / f"steplens-{tag(job_id)[:10]}"
 
 
-def _variables(job: Job, home: Path) -> dict[str, str]:
+def variables(job: Job, home: Path) -> dict[str, str]:
+    """What the worker's environment has beside the scheduler's; its TMPDIR is made."""
     scratch = scratch_folder(job.job_id)
     scratch.mkdir(mode=0o700, exist_ok=True)
-    variables = {JOB_VARIABLE: job.job_id, "STEPLENS_HOME": str(home), "TMPDIR": str(scratch)}
+    found = {JOB_VARIABLE: tag(job.job_id), "STEPLENS_HOME": str(home), "TMPDIR": str(scratch)}
     if job.workload.world_size > 1:  # the ranks share the cores; torchrun by itself would give each one
-        variables["PYTHONSAFEPATH"] = "1"
+        found["PYTHONSAFEPATH"] = "1"
         cores = len(os.sched_getaffinity(0)) // job.workload.world_size
-        variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, cores)))
-    return variables
+        found["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, cores)))
+    return found

@@ -1,6 +1,7 @@
 """Processes: who they are, how a job's are ended, and whether the host ran out of memory."""
 
 import contextlib
+import hashlib
 import os
 import signal
 import time
@@ -8,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-JOB_VARIABLE = "STEPLENS_JOB"  # in the environment of every process of a job
+JOB_VARIABLE = "STEPLENS_JOB"  # in the environment of every process of a job: its tag
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -51,6 +52,11 @@ def end_group(pid: int, *, patience_s: float = 5.0) -> None:
     while time.monotonic() < deadline and _group_lives(pid):
         time.sleep(0.05)
     _signal_group(pid, signal.SIGKILL)
+
+
+def tag(job_id: str) -> str:
+    """16 letters for every job, so that one tag can be written over another (runs/zygote.py)."""
+    return hashlib.sha256(job_id.encode()).hexdigest()[:16]
 
 
 def end_strays(job_id: str) -> int:
@@ -106,11 +112,11 @@ def _group_lives(pgid: int) -> bool:
 
 
 def _tagged(job_id: str) -> list[int]:
-    tag = f"{JOB_VARIABLE}={job_id}".encode()
+    wanted = f"{JOB_VARIABLE}={tag(job_id)}".encode()
     found = []
     for path in _PROC.iterdir():
         if path.name.isdigit() and int(path.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if tag in (path / "environ").read_bytes().split(b"\0"):
+                if wanted in (path / "environ").read_bytes().split(b"\0"):
                     found.append(int(path.name))
     return found

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from runs.death import explain_death, failure_of_rank
 from runs.job import Job, retry_job, run_folder
 from runs.job_queue import SOON, ensure_probe, held_sweeps, is_held, known_references, log_tail, submit, waiting_jobs
 from runs.machine_file import read_machine
+from runs.nursery import Nursery
 from runs.outcome import INTERRUPTED, add_event, has_outcome, read_events, read_outcome, write_outcome
 from runs.processes import Identity, end_group, end_strays, identify, num_oom_kills
 from runs.supervise import Ending, supervise
@@ -38,7 +38,7 @@ ELECTION_S = 1.0  # a look at the lock (is a scheduler there?) holds it for a mo
 
 def serve(
     home: Path,
-    launch: launchers.Launch = launchers.launch,
+    launch: launchers.Launch,
     *,
     idle_s: float = IDLE_S,
     count_oom_kills: Callable[[], int] = num_oom_kills,
@@ -128,7 +128,7 @@ class Scheduler:
             self._close(job)
             return
         _log(f"{job.job_id}: starts ({job.label})")
-        add_event(folder, "starting", "loading torch")
+        add_event(folder, "starting", "a process for it")
         job_file = queue_folder.find(job.job_id, "running", self.home)
         if job_file is None:
             return  # cancelled at this very moment
@@ -165,7 +165,7 @@ class Scheduler:
             return False
         return True
 
-    def _watch(self, job: Job, process: subprocess.Popen[bytes]) -> Ending:
+    def _watch(self, job: Job, process: launchers.Worker) -> Ending:
         try:
             identity = identify(process.pid)
             if identity:
@@ -239,7 +239,8 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     try:
-        serve(parser.parse_args().home)
+        with contextlib.closing(Nursery()) as nursery:
+            serve(parser.parse_args().home, nursery)
     except OSError as error:
         _log(f"the scheduler ends, it cannot write ({error}): free the disk or choose another STEPLENS_HOME")
         sys.exit(4)

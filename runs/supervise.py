@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runs.budget import stop_after
 from runs.job import Job
+from runs.launchers import Worker
 from runs.outcome import has_outcome
 from runs.processes import end_group, end_strays
 from runs.queue_folder import cancel_request
@@ -30,9 +31,7 @@ class Ending(Enum):
         return self is Ending.BUDGET
 
 
-def supervise(
-    job: Job, process: subprocess.Popen[bytes], home: Path, poll_s: float, log: Callable[[str], None]
-) -> Ending:
+def supervise(job: Job, process: Worker, home: Path, poll_s: float, log: Callable[[str], None]) -> Ending:
     """Return when the worker and all of its processes are gone, and say why."""
     ending, started, recorded = Ending.ITSELF, time.monotonic(), None
     while process.poll() is None:

@@ -87,11 +87,17 @@ def test_profiler_imports_nothing_of_ours() -> None:
 
 def test_store_and_runs_share_words_only() -> None:
     assert _breaches("store/", allowed=SHARED) == []
-    assert [b for b in _breaches("runs/", allowed=SHARED) if not b.startswith("runs/worker.py")] == []
+    measuring = ("runs/worker.py", "runs/zygote.py")
+    assert [b for b in _breaches("runs/", allowed=SHARED) if not b.startswith(measuring)] == []
 
 
 def test_only_the_worker_reaches_the_measuring_parts() -> None:
     assert _breaches("runs/worker.py", allowed={"profiler"}) == []
+
+
+def test_a_zygote_loads_nothing_of_ours_that_a_later_worker_should_load_anew() -> None:
+    mine = [found for found in IMPORTS if found.path in ("runs/zygote.py", "profiler/preload.py")]
+    assert {found.module for found in mine if found.top in OURS} == {"profiler.preload"}
 
 
 def test_pages_use_the_store_and_the_queue() -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from runs.processes import JOB_VARIABLE, end_group, end_strays, identify, num_oom_kills
+from runs.processes import JOB_VARIABLE, end_group, end_strays, identify, num_oom_kills, tag
 
 
 def test_a_process_is_known_by_pid_start_and_boot() -> None:
@@ -37,7 +37,7 @@ def test_a_group_is_ended_at_once_when_it_listens_and_by_force_when_not() -> Non
 
 def test_strays_of_one_job_are_found_and_no_others() -> None:
     mine, other = (
-        subprocess.Popen(["sleep", "100"], start_new_session=True, env=os.environ | {JOB_VARIABLE: job_id})
+        subprocess.Popen(["sleep", "100"], start_new_session=True, env=os.environ | {JOB_VARIABLE: tag(job_id)})
         for job_id in ("a-job", "a-job-2")
     )
     try:
