@@ -37,6 +37,8 @@ with st.grid(2, min_column_width=480, gap="medium"):
     split = data.read(frames.peak_parts, (baseline, *run_ids))
     show_chart(memory.memory_split(split, dark=is_dark()), split, key="compare_memory", name="memory-split", of=of)
 
+comparison.say_replayed(runs, (baseline, *run_ids))
+
 differences.show_differences_in_time(runs, baseline, run_ids)
 
 st.subheader("All metrics")

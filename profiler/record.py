@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -143,47 +142,9 @@ class Evidence:
     facts: dict[str, Any] = field(default_factory=dict)  # counted by apply, e.g. {"num_modules": 32}
     must_appear: dict[str, str] = field(default_factory=dict)  # what, in words -> regular expression over
     must_not_appear: dict[str, str] = field(default_factory=dict)  # operator and kernel names
-    confirmed: bool | None = None  # None: not checked (no trace, or nothing in it could tell)
+    confirmed: bool | None = None  # None: no trace, or nothing in it could tell (profiler.evidence says why)
     observed: dict[str, Any] = field(default_factory=dict)  # counted by verify, per step, e.g. {"flash_fwd": 32}
     finding: str = ""  # one sentence when not confirmed
-
-
-def facts_in_words(facts: Mapping[str, Any]) -> str:
-    """Evidence's facts or observations for a reader, e.g. 'layers: 8; head dims: 16 (6 times); none: flex'."""
-    absent = [name for name, value in facts.items() if type(value) is int and not value and _counts_by_name(name)]
-    said = [_fact(name, value) for name, value in facts.items() if name not in absent]
-    return "; ".join([*said, f"none: {', '.join(map(_spelt, absent))}"] if absent else said)
-
-
-def _counts_by_name(name: str) -> bool:
-    return not name.startswith("num_") and not name.endswith("_bytes")
-
-
-def _fact(name: str, value: Any) -> str:
-    words = _spelt(name)
-    if name == "note":
-        return str(value)
-    if isinstance(value, bool):
-        return words if value else f"{words}: no"
-    if isinstance(value, int | float) and name.startswith("share_"):
-        return f"{value:.0%} {words.removeprefix('share ')}"
-    if isinstance(value, int | float) and name.endswith("_bytes"):
-        return f"{words.removesuffix(' bytes')}: {value / 2**20:,.4g} MiB"
-    return f"{words.removeprefix('num ')}: {_value(value)}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(
-            f"{key} ({inner} times)" if type(inner) is int else f"{key} {_value(inner)}" for key, inner in value.items()
-        )
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_value, value))
-    return f"{value:.10g}" if isinstance(value, float) else "unknown" if value is None else str(value)
-
-
-def _spelt(name: str) -> str:
-    return name if name.startswith(("flash_attn", "sdpa_")) else name.replace("_", " ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,8 +8,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from profiler.combo import BASELINE
+from profiler.evidence import facts_in_words, verdict, why_no_verdict
 from profiler.machine import Machine
-from profiler.record import Imported, Metrics, Record, facts_in_words
+from profiler.record import Imported, Metrics, Record
 from runs.job_queue import JobState
 from runs.sweep import Sweep
 
@@ -153,10 +155,14 @@ def evidence_table(record: Record) -> Table:
     table = Table(title="Requested and observed (counts per step)", title_justify="left")
     for name in ("family", "choice", "in the trace", "finding"):
         table.add_column(name, overflow="fold")
-    words = {True: "[green]confirmed[/]", False: "[red]not there[/]", None: "not checked"}
+    styles = {"confirmed": "[green]confirmed[/]", "not confirmed": "[red]not confirmed[/]"}
+    of_run = (record.combo or BASELINE, record.workload.device if record.workload else "cpu")
     for evidence in record.evidence:
+        judged = (evidence.family, evidence.choice, evidence.confirmed)
+        word, why = verdict(*judged), why_no_verdict(*judged, *of_run)
         facts = facts_in_words({**evidence.facts, **evidence.observed})
-        table.add_row(evidence.family, evidence.choice, words[evidence.confirmed], evidence.finding or facts)
+        said = ". ".join(filter(None, (evidence.finding or facts, why)))
+        table.add_row(evidence.family, evidence.choice, styles.get(word, word), said)
     return table
 
 

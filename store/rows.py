@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from profiler.combo import FAMILIES, Combo
-from profiler.record import Evidence, Metrics, Record, facts_in_words
+from profiler.evidence import facts_in_words
+from profiler.record import Evidence, Metrics, Record
 from profiler.workload import Workload
 from store import db
 

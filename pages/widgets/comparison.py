@@ -7,7 +7,8 @@ from pages.charts import palette, readable
 from pages.charts.ratios import colour_of
 from pages.widgets import data, linked, studies, tables, winners
 from pages.widgets.chart import is_dark
-from profiler.combo import BASELINE, FAMILIES
+from profiler.combo import BASELINE, FAMILIES, Combo
+from profiler.evidence import replays_graphs
 from store import frames
 
 WORKLOAD_FIELDS = ("model", "mode", "batch", "resolution", "device", "machine_label", "torch")
@@ -57,6 +58,23 @@ def show_differences(runs: pd.DataFrame, against: pd.DataFrame) -> None:
     st.dataframe(table, hide_index=True, placeholder="—", height=tables.fit(table))
     for row in against[~against["comparable"].astype(bool)].itertuples(index=False):
         st.warning(f"{row.combo_label} has no ratio: {row.why_not_comparable}.", icon=":material/block:")
+
+
+def say_replayed(runs: pd.DataFrame, run_ids: tuple[str, ...]) -> None:
+    """What the charts of traces cannot tell of the runs that replay CUDA graphs."""
+    rows = runs.set_index("run_id").loc[list(run_ids)]
+    rows = rows[rows["combo_key"].notna()]
+    replayed = [
+        row["combo_label"]
+        for _, row in rows.iterrows()
+        if replays_graphs(Combo.from_dict(row[list(FAMILIES)].dropna().to_dict()), row["device"])
+    ]
+    if replayed:
+        st.caption(
+            f":material/info: A replayed CUDA graph ({', '.join(dict.fromkeys(replayed))}) runs kernels without "
+            "operators, in memory that was set aside at its recording: its trace knows no modules, and most of its "
+            "peak is untraced. That is no failure; times and peaks of the timed steps are as true as any."
+        )
 
 
 def choose_metric(rows: pd.DataFrame, key: str) -> str:

@@ -9,6 +9,8 @@ from pages.charts import readable
 from pages.charts.curves import THIS
 from pages.widgets import data, imported, linked, tables
 from pages.widgets.jobs import status_badge
+from profiler.combo import Combo
+from profiler.evidence import NO_MARK, verdict, why_no_verdict
 from profiler.record import Record
 from store import frames
 
@@ -21,7 +23,12 @@ SEVERITY = {
     "wrong": st.warning,
 }
 PER_STEP = 2  # the record schema since which a Triton kernel and the operator that launches it count once
-CONFIRMED = {True: "confirmed", False: "not confirmed"}
+VERDICTS = {
+    "confirmed": ":blue[confirmed]",
+    "not confirmed": ":orange[**not confirmed**]",
+    "out of sight": ":gray[out of sight]",
+    "nothing to show": ":gray[nothing to show]",
+}
 
 
 def choose_run(runs: pd.DataFrame) -> str | None:
@@ -143,20 +150,37 @@ def show_evidence(rows: pd.DataFrame, record: dict[str, Any]) -> None:
     if rows.empty:
         st.caption("This run changed nothing, or ended before its trace could be checked.")
         return
+    of_run = Combo.from_dict(record["combo"]), record["workload"]["device"]
+    judged = list(zip(rows["family"], rows["choice"], rows["confirmed"].astype(object).map(_known), strict=True))
+    unseen = [why_no_verdict(*one, *of_run) for one in judged]
+    found = rows["finding"].fillna("").map(readable.escaped)
     table = pd.DataFrame(
         {
             "Family": rows["family"],
             "Requested": rows["choice"],
-            "Verdict": rows["confirmed"].map(lambda value: "not checked" if pd.isna(value) else CONFIRMED[bool(value)]),
+            "Verdict": [VERDICTS[verdict(*one)] for one in judged],
             "What was done": rows["facts"].fillna("").map(readable.escaped),
             "Observed in the trace, per step": rows["observed"].fillna("").map(readable.escaped),
-            "Finding": rows["finding"].fillna("").map(readable.escaped),
+            "Finding": [_grey(why) if why else said for why, said in zip(unseen, found, strict=True)],
         }
     )
     # A table of text wraps where a data frame would cut.
     st.table(table if table["Finding"].any() else table.drop(columns="Finding"), hide_index=True)
+    told = {
+        "out of sight": "What is out of sight was applied, and is no failure: nothing in the trace could show it.",
+        "nothing to show": f"Nothing to show: {NO_MARK}.",
+    }
+    st.caption(" ".join(why for word, why in told.items() if word in {verdict(*one) for one in judged}))
     if record["schema_version"] < PER_STEP:
         st.caption("This run was recorded before compiled kernels counted once: its Triton kernels are twice as many.")
+
+
+def _known(value: Any) -> bool | None:
+    return None if pd.isna(value) else bool(value)
+
+
+def _grey(text: str) -> str:
+    return f":gray[{readable.escaped(text)}]"
 
 
 def show_environment(record: dict[str, Any]) -> None:

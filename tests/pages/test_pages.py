@@ -13,7 +13,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from profiler.combo import FAMILIES
-from profiler.record import BUSY
+from profiler.record import BUSY, Evidence
 from runs import job_queue, sweep
 from runs.job import measure_job
 from tests.pages.conftest import HOMES
@@ -460,3 +460,24 @@ def test_a_prediction_for_another_machine_says_what_its_check_takes(make_home: M
     app = open_page("run", run="b4")
     assert "it takes Fixture GPU with torch 2.13.0, and here is Fixture CPU" in words(app)
     assert not [button for button in app.button if "Check it" in button.label]
+
+
+def test_what_a_replayed_graph_hides_looks_like_no_failure(make_home: Make, open_page: Open) -> None:
+    combo = Combo(precision="bf16", cuda_graphs="whole_step")
+    evidence = [
+        Evidence(family="precision", choice="bf16", observed={"matmul_input_types": {}}),
+        Evidence(family="checkpointing", choice="none"),
+        Evidence(family="cuda_graphs", choice="whole_step", confirmed=True),
+    ]
+    home = make_home("empty")
+    write_run(home / "runs", run_id="graph", combo=combo, workload=GPU_WORKLOAD, evidence=tuple(evidence))
+    write_run(home / "runs", run_id="plain", workload=GPU_WORKLOAD)
+    app = open_page("run", run="graph")
+    (table,) = [table.value for table in app.table if "Verdict" in table.value]
+    assert table["Verdict"].tolist() == [":gray[out of sight]", ":gray[nothing to show]", ":blue[confirmed]"]
+    assert "which types the matmuls take cannot be seen" in table["Finding"][0].replace("\\", "")
+    assert "out of sight was applied, and is no failure" in words(app)
+    assert "a baseline choice leaves no mark" in words(app)
+    assert "A replayed CUDA graph (bf16 · graph whole_step) runs kernels" in words(
+        open_page("compare", baseline="plain", run="graph")
+    )

@@ -16,7 +16,6 @@ from profiler.record import (
     Metrics,
     Record,
     SweepPlace,
-    facts_in_words,
     write_json,
 )
 from profiler.workload import Workload
@@ -100,20 +99,3 @@ def test_a_damaged_record_is_named(tmp_path: Path, damage: str) -> None:
     (tmp_path / RECORD_FILE).write_text(damage)
     with pytest.raises(ValueError, match=RECORD_FILE):
         Record.read(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("facts", "words"),
-    [
-        ({"num_layers": 8, "head_dims": {"16": 6, "32": 2}}, "layers: 8; head dims: 16 (6 times), 32 (2 times)"),
-        ({"flash d16": 6, "flash_attn": 0, "flex": 0}, "flash d16: 6; none: flash_attn, flex"),
-        ({"num_graph_breaks": 0, "share_compiled": 1.0}, "graph breaks: 0; 100% compiled"),
-        ({"weights": "float32", "loss_scaling": False}, "weights: float32; loss scaling: no"),
-        ({"gradient_bytes": 3 * 2**20, "memory_budget": 0.5}, "gradient: 3 MiB; memory budget: 0.5"),
-        ({"note": "padded: a known bug", "shapes": [[2, 4], [8]]}, "padded: a known bug; shapes: 2, 4, 8"),
-        ({"num_shards": [1, 2], "share_compiled": None}, "shards: 1, 2; share compiled: unknown"),
-        ({}, ""),
-    ],
-)
-def test_evidence_is_told_in_words(facts: dict[str, Any], words: str) -> None:
-    assert facts_in_words(facts) == words
