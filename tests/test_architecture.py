@@ -96,7 +96,7 @@ def test_only_the_worker_reaches_the_measuring_parts() -> None:
 
 
 def test_a_zygote_loads_nothing_of_ours_that_a_later_worker_should_load_anew() -> None:
-    mine = [found for found in IMPORTS if found.path in ("runs/zygote.py", "profiler/preload.py")]
+    mine = [found for found in _imports() if found.path in ("runs/zygote.py", "profiler/preload.py")]
     assert {found.module for found in mine if found.top in OURS} == {"profiler.preload"}
 
 
