@@ -140,17 +140,15 @@ def test_a_forked_worker_sees_what_a_fresh_one_does(nursery: Nursery, home: Path
 def test_how_a_forked_worker_ends_is_told_and_the_next_one_starts(
     nursery: Nursery, home: Path, directory: Path
 ) -> None:
-    for end, code in ((signal.SIGKILL, -9), (signal.SIGTERM, -15), (signal.SIGSEGV, -11)):
-        job = job_of("wait", directory)
-        worker = start(nursery, job, home)
-        wait_until(lambda: (directory / "waits").exists(), 60)
-        with pytest.raises(subprocess.TimeoutExpired):
-            worker.wait(0.1)
-        assert worker.pid == int((directory / "waits").read_text())
-        assert _tagged(job.job_id) == [worker.pid], "by the tag that /proc shows, of this job and no earlier one"
-        os.killpg(worker.pid, end)
-        assert worker.wait(10) == code
-        (directory / "waits").unlink()
+    job = job_of("wait", directory)
+    worker = start(nursery, job, home)
+    wait_until(lambda: (directory / "waits").exists(), 60)
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(0.1)
+    assert worker.pid == int((directory / "waits").read_text())
+    assert _tagged(job.job_id) == [worker.pid], "by the tag that /proc shows, of this job and no earlier one"
+    os.killpg(worker.pid, signal.SIGKILL)
+    assert worker.wait(10) == -9
     assert start(nursery, job_of("fall", directory), home).wait(20) == 7
 
 
