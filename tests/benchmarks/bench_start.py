@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.support.live_app import local_page, running_app
+from tests.support.live_app import local_page, running_app, running_browser
 
 PORT = 8597
 
@@ -20,7 +20,7 @@ def main() -> None:
     cards, charts = list[float](), list[float]()
     for _ in range(5):
         # The browser is there already, as a user's is.
-        with tempfile.TemporaryDirectory() as home, local_page(PORT) as page:
+        with tempfile.TemporaryDirectory() as home, running_browser() as browser, local_page(browser, PORT) as page:
             started = time.monotonic()
             with running_app(Path(home), PORT):
                 page.goto(f"http://127.0.0.1:{PORT}")

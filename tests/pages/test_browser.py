@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from pages.charts.export import find_browser
 from profiler.machine import Machine
 from profiler.traces.read import read_trace
 from runs.machine_file import OPTIONAL_PACKAGES, write_machine
 from runs.processes import boot_id
-from tests.support.live_app import local_page, opened, running_app
+from tests.support.live_app import local_page, opened, running_app, running_browser
 from tests.support.run_folders import FIXTURE_CPU, write_ladder
 from tests.support.traces import SDPA
 
@@ -49,9 +49,15 @@ def _this_machine() -> Machine:
     return replace(FIXTURE_CPU, boot_id=boot_id(), torch=installed["torch"], packages=packages)
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as browser:
+        yield browser
+
+
 @pytest.fixture
-def page(app: str) -> Iterator[Page]:
-    with local_page(PORT) as page:
+def page(app: str, browser: Browser) -> Iterator[Page]:
+    with local_page(browser, PORT) as page:
         yield page
 
 
@@ -69,9 +75,9 @@ def test_navigation_reaches_every_page(page: Page) -> None:
         expect(page.get_by_text(landmark).first).to_be_visible()
 
 
-def test_a_page_may_be_the_first_that_a_server_is_asked_for(tmp_path: Path) -> None:
+def test_a_page_may_be_the_first_that_a_server_is_asked_for(browser: Browser, tmp_path: Path) -> None:
     write_machine(_this_machine(), tmp_path)
-    with running_app(tmp_path, FRESH_PORT), local_page(FRESH_PORT) as page:
+    with running_app(tmp_path, FRESH_PORT), local_page(browser, FRESH_PORT) as page:
         opened(page, f"http://127.0.0.1:{FRESH_PORT}/job_queue")
         expect(page.get_by_text("One job runs at a time")).to_be_visible()
         expect(page.get_by_role("dialog")).to_have_count(0)  # "Page not found", over the right page

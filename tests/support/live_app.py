@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from pages.charts.export import find_browser
 
@@ -36,18 +36,24 @@ def running_app(home: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def local_page(port: int) -> Iterator[Page]:
+def running_browser() -> Iterator[Browser]:
+    """The system's Chromium; each page of it has cookies, storage and a cache of its own."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=SWITCHES)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def local_page(browser: Browser, port: int) -> Iterator[Page]:
     """A page that fails the test when the app raises or asks anyone else than this machine for anything."""
     own = (f"http://127.0.0.1:{port}/", f"ws://127.0.0.1:{port}/", "data:", "blob:")
     outside: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=SWITCHES)
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    with browser.new_page(viewport={"width": 1440, "height": 1000}) as page:
         page.set_default_timeout(30_000)
         page.on("request", lambda request: None if request.url.startswith(own) else outside.append(request.url))
         yield page
         expect(page.get_by_test_id("stException")).to_have_count(0)
-        browser.close()
     assert outside == []
 
 
