@@ -192,14 +192,19 @@ def _why_not_quantized_precision(combo: Combo, workload: Workload) -> str | None
 
 def _why_not_checkpointing(combo: Combo, workload: Workload, machine: Machine) -> str | None:
     """Kernels that are no PyTorch operators cannot be kept by name; compiled, selective is a memory budget instead."""
-    if combo.checkpointing != "selective":
-        return None
-    if combo.compilation == "eager" and combo.attention in ("flash_attn_4", "flex"):
+    choice, attention = combo.checkpointing, combo.attention
+    is_whole = combo.compilation not in ("eager", "regional")
+    if choice in ("full", "alternate") and is_whole and attention == "flash_attn_4":
         return (
-            f"checkpointing=selective cannot keep what attention={combo.attention} computes, which is no operator: "
+            f"attention={attention} breaks the graph, and torch recomputes a checkpointed block that holds a break "
+            "without compiled code: choose compilation=regional, or checkpointing=none or selective"
+        )
+    if choice == "selective" and combo.compilation == "eager" and attention in ("flash_attn_4", "flex"):
+        return (
+            f"checkpointing=selective cannot keep what attention={attention} computes, which is no operator: "
             "choose full or alternate, or compilation=regional"
         )
-    if combo.compilation not in ("eager", "regional") and combo.attention == "flex":
+    if choice == "selective" and is_whole and attention == "flex":
         return (
             "checkpointing=selective is a memory budget under a compiler, and torch (2.11 to 2.13) cannot weigh "
             "attention=flex in the graph of a whole step (KeyError 'val' in its partitioner): choose "

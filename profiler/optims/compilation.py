@@ -42,7 +42,8 @@ _MODES = {
 }
 _REGION = {"compiled regions": r"Torch-Compiled Region|CompiledFxGraph|CompiledFunction"}
 _REGION_CALL = "Torch-Compiled Region"
-_WORK = re.compile(r"aten::(convolution|convolution_backward|addmm|mm|bmm|baddbmm)$")
+_COMPILED = re.compile(_REGION_CALL)
+_WORK = re.compile(r"aten::(convolution|convolution_backward|addmm|mm|bmm|baddbmm|_scaled_mm|_int_mm)$")
 # Of one class of block: SDXL has a dozen, and Dynamo gives up after eight and runs the rest as it is. A whole UNet is
 # compiled block by block, too, where a kernel breaks the graph (flash-attn-4).
 _MAX_SHAPES = 64
@@ -125,24 +126,29 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
 
 
 def _share_compiled(trace: Trace, uses_graphs: bool) -> float | None:
-    """The share of the matmul and convolution calls that compiled code made; None where none is seen.
+    """The share of the matmuls and convolutions that compiled code made; None where none is seen.
 
-    Counted in the forward. A compiler's CUDA graph replays without operators, so that those which are seen are what was
-    left out of it: there, of the step's matmul and convolution kernels. (A Triton template is neither.) A recorded step
-    would hide what was left out, too.
+    Of their calls in the forward. A compiler's CUDA graph replays without operators, so that those which are seen are
+    what was left out of it: there, of the time of all matmul and convolution kernels, since one call of a backward
+    launches several. (A Triton template is neither.) A recorded step would hide what was left out, too.
     """
-    work = [op for op in trace.found.ops if _WORK.search(op.event.name) and (uses_graphs or op.phase == "forward")]
-    num_outside = sum(not _is_in_region(op) for op in work)
-    num_kernels = sum(kernel.category in ("gemm", "conv") for kernel in trace.found.kernels) if uses_graphs else 0
-    num_calls = max(len(work), num_kernels)
-    return 1 - num_outside / num_calls if num_calls else None
+    ops = trace.found.ops
+    if uses_graphs:
+        outside = sum(op.device_self_ns or 0 for op in ops if _is_within(op, _WORK) and not _is_within(op, _COMPILED))
+        work = sum(kernel.duration_ns for kernel in trace.found.kernels if kernel.category in ("gemm", "conv"))
+        whole = max(work, outside)
+    else:
+        calls = [op for op in ops if _WORK.match(op.event.name) and op.phase == "forward"]
+        outside, whole = sum(not _is_within(op, _COMPILED) for op in calls), len(calls)
+    return 1 - outside / whole if whole else None
 
 
-def _is_in_region(op: Op) -> bool:
-    parent = op.parent
-    while parent and not parent.event.name.startswith(_REGION_CALL):
-        parent = parent.parent
-    return parent is not None
+def _is_within(op: Op, names: re.Pattern[str]) -> bool:
+    """Whether the operator, or one that it is called in, has such a name."""
+    one: Op | None = op
+    while one and not names.match(one.event.name):
+        one = one.parent
+    return one is not None
 
 
 def _keep_cpu_gradients() -> bool:

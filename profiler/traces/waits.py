@@ -2,8 +2,8 @@
 
 Where a trace has kineto's cuda_sync rows (`_ExperimentalConfig(enable_cuda_sync_events=True)`), a kernel waits for the
 one before it on its stream, and for the last one that was launched on another stream before the event was recorded
-which its own stream waits for; a host waits for the stream or the event that it names. Without such rows streams are
-taken for one: whatever ended last before.
+which its own stream waits for; a host waits for the stream or the event that it names. Without such rows, and where
+one does not tell who recorded its event, streams are taken for one: whatever ended last before.
 """
 
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ def find_waits(found: Attribution) -> Waits:
     waited_for = np.searchsorted(end, calls.end_ns, side="right") - 1
     if len(found.trace.syncs):
         streams, syncs = _Streams(work, order, launch), _with_records(found.trace.syncs)
-        of_streams = streams.before(found.trace, syncs)
+        of_streams = streams.before(found.trace, syncs, before)
         before = np.where(of_streams < places, of_streams, before)
         waited_for = streams.waited_for(found.trace, syncs, calls, waited_for)
     return Waits(order, launch[order], before, calls.start_ns, calls.end_ns, waited_for)
@@ -68,8 +68,11 @@ class _Streams:
                 stream = int(work.device[own[0]]), int(work.stream[own[0]])
                 self._of[stream] = place[own], launched[own]
 
-    def before(self, trace: Trace, syncs: Syncs) -> Ints:
-        """The kernel that each waits for, by stream order and events: of several the one that ended last."""
+    def before(self, trace: Trace, syncs: Syncs, otherwise: Ints) -> Ints:
+        """The kernel that each waits for, by stream order and events: of several the one that ended last.
+
+        otherwise: of a kernel that waits for an event of which no row says where it was recorded.
+        """
         before = np.full(self.num_kernels, -1)
         for places, _ in self._of.values():
             before[places[1:]] = places[:-1]
@@ -78,6 +81,7 @@ class _Streams:
         asked = _called(trace, waits.correlation, _LATEST)
         asked = np.where(asked == _LATEST, waits.start_ns, asked)
         consumer = self._first_from(waits.device, waits.stream, asked)
+        producer = np.where(waits.wait_stream >= 0, producer, np.append(otherwise, -1)[consumer])
         known = (producer >= 0) & (consumer >= 0)
         np.maximum.at(before, consumer[known], producer[known])
         return before

@@ -21,10 +21,13 @@ from profiler.optims import compilation
 from profiler.record import Evidence
 from profiler.steps import make_step, no_phase
 from profiler.subject import Subject
+from profiler.traces.objects import Found
+from profiler.traces.timeline import Timeline
 from profiler.tracing import Trace
 from profiler.verify import verify
 from profiler.workload import Workload
 from tests.support import unets
+from tests.support.traces import attributed, kernel, launch, op, step
 from tests.support.unets import FACTORIES, of, subject, trace, workload
 from tests.support.vectors import vector_types
 
@@ -105,6 +108,20 @@ def _check_modules(traced: Trace, made: Subject, choice: str) -> None:
         return
     calls = _CONVOLUTIONS[: 2 if made.workload.mode == "train" else 1]
     assert found == dict.fromkeys(itertools.product(calls, convolutions), 1)
+
+
+def test_what_a_replay_leaves_out_counts_by_its_time() -> None:
+    """One call of a backward launches several kernels: counted by calls, a third of the work looked like a tenth."""
+    made, _ = subject(workload(mode="train"))
+    launched = (launch(number, start) for number, start in enumerate((2, 10, 11, 12)))
+    kernels = [kernel("sm90_gemm", 20 + 10 * n, 30 + 10 * n, correlation=n) for n in range(4)]
+    by_hand = (op("aten::convolution_backward", 9, 14), op("aten::cudnn_convolution_backward", 10, 13))
+    found = Found(attributed(step(0, 100), op("CompiledFunction", 1, 5), *by_hand, *launched, *kernels))
+    traced = Trace(found=found, timeline=Timeline(), step_ms=1.0)
+    replayed = replace(made, uses_graphs=True)
+    seen, finding = compilation.check(Evidence(family="compilation", choice="reduce_overhead"), traced, replayed)
+    assert seen["share_compiled"] == 0.25
+    assert finding == "only 25% of the matmuls and convolutions ran in compiled code"
 
 
 def test_of_a_recorded_step_nobody_knows_what_was_compiled(tmp_path: Path) -> None:

@@ -275,6 +275,15 @@ def test_an_event_is_the_last_that_was_recorded_before_the_wait() -> None:
         assert [row[1] for row in path if row[0] == "kernel"] == ["a", "c"]
 
 
+def test_a_kernel_that_waits_for_an_event_nobody_recorded_waits_for_what_ended_last() -> None:
+    """torch 2.11 writes no cuda_event rows, and kineto may not find the record."""
+    rows = (*TWO_STREAMS, launch(24, 30, name="cudaEventSynchronize", until=72))
+    unknown = {"stream": 20, "wait_on_stream": -1, "wait_on_cuda_event_record_corr_id": -1, "wait_on_cuda_event_id": 5}
+    wait = event("cuda_sync", "Stream Wait Event", 15, 16, correlation=21, device=0, **unknown)
+    done = event("cuda_sync", "Event Sync", 30, 72, correlation=24, device=0, **ON_EVENT | {"stream": 4294967295})
+    assert [row[1] for row in _path(*rows, wait, done) if row[0] == "kernel"] == ["a", "b", "c"]
+
+
 def _path(*rows: Row) -> list[tuple[str, str | None, int]]:
     path = critical_path(attributed(step(0, 100), *rows)).to_pylist()
     return [(row["kind"], row["name"], row["duration_ns"]) for row in path]

@@ -50,6 +50,6 @@ def test_a_kernel_waits_for_the_event_of_another_stream_and_the_host_for_its_end
         found.trace.syncs,
         ("name", "stream", "correlation", "event", "wait_event", "wait_stream", "wait_correlation"),
     )
-    told = [{name: getattr(asked, name).tolist() for name in columns}, sorted(names)]  # of a trace one cannot look at
+    told = f"{ {name: getattr(asked, name).tolist() for name in columns} }"  # of a trace one cannot look at
     assert waits.before[place[on_side[0]]] == place[on_main[-1]], told
     assert place[on_side[-1]] in waits.waited_for
