@@ -1,7 +1,9 @@
 """Headlines of a study: which run won at what, as four cards."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -11,7 +13,10 @@ from pages.charts.ladder import SET_BY_LAUNCHES
 from pages.widgets import data
 from store import frames
 
+Compare = Callable[[str, tuple[str, ...]], pd.DataFrame]
+
 FAITHFUL = 1.25  # times the error of plain eager at the same precision
+AS_LEAN = 1.01  # times the lowest peak: fragmentation alone moves one by as much
 MUCH_DRIFT = 0.1  # a baseline that moved by more was disturbed, and so were the others
 
 
@@ -23,19 +28,21 @@ class Headline:
     help: str
 
 
-def headlines(rows: pd.DataFrame) -> list[Headline]:
-    """The cards of one study. rows: store.frames.ladder; only candidates with status done can win."""
+def headlines(rows: pd.DataFrame, compare: Compare) -> list[Headline]:
+    """The cards of one study. rows: store.frames.ladder; only candidates with status done can win. What ties with the
+    winner is named beside it. compare: store.frames.comparison."""
     measured = rows[(rows["status"] == "done") & rows["step_ms"].notna()]
     if measured.empty:
         return []
     done, moved = measured[measured["sweep_role"] == "candidate"], drift(measured)
     faithful = done[done[["output_error_ratio", "gradient_error_ratio"]].astype(float).max(axis=1) <= FAITHFUL]
     cards = [
-        _fastest("Fastest", done, "The lowest median step time of all runs that pass their checks."),
+        _fastest("Fastest", done, compare, "The lowest median step time of all runs that pass their checks."),
         _leanest(done),
         _fastest(
             "Fastest faithful",
             faithful,
+            compare,
             f"The fastest whose output and gradients err at most {FAITHFUL} times as much as plain eager "
             "at the same precision.",
         ),
@@ -57,15 +64,30 @@ def _qualified(card: Headline, moved: float | None) -> Headline:
     return replace(card, run=f"baseline drifted {readable.percent(moved)} · {card.run}")
 
 
-def _fastest(title: str, rows: pd.DataFrame, help: str) -> Headline:
+def _fastest(title: str, rows: pd.DataFrame, compare: Compare, help: str) -> Headline:
     if rows.empty:
         return Headline(title=title, value=readable.UNKNOWN, run="no candidate qualifies", help=help)
     if rows["speedup"].notna().any() and not (rows["verdict"] == "faster").any():
         return Headline(title=title, value="none", run="no candidate is faster beyond spread and drift", help=help)
-    best = rows.loc[rows["step_ms"].astype(float).idxmin()]
+    ordered = rows.sort_values("step_ms", kind="stable")
+    best = ordered.iloc[0]
     value = readable.times(best["speedup"]) if pd.notna(best["speedup"]) else readable.number(best["step_ms"], "ms")
-    run = f"{readable.number(best['step_ms'], 'ms')} · {best['combo_label']}"
+    run = f"{readable.number(best['step_ms'], 'ms')} · {best['combo_label']}{_or(_as_fast(ordered, compare))}"
     return Headline(title=title, value=value, run=run, help=help)
+
+
+def _as_fast(ordered: pd.DataFrame, compare: Compare) -> pd.DataFrame:
+    """The runs whose step is the first one's within spread and drift; ordered: the fastest first."""
+    against = compare(ordered["run_id"].iloc[0], tuple(ordered["run_id"].iloc[1:]))
+    return ordered.iloc[1:][lambda rows: rows["run_id"].isin(against.loc[against["verdict"] == "same", "run_id"])]
+
+
+def _or(ties: pd.DataFrame) -> str:
+    """The runs that could as well have won, the first by name."""
+    if ties.empty:
+        return ""
+    more = f" (and {len(ties) - 1} more)" if len(ties) > 1 else ""
+    return f" · or: {ties['combo_label'].iloc[0]}{more}"
 
 
 def _leanest(done: pd.DataFrame) -> Headline:
@@ -73,12 +95,14 @@ def _leanest(done: pd.DataFrame) -> Headline:
     known = done.dropna(subset=["peak_allocated_gib"])
     if known.empty:
         return Headline(title="Leanest", value=readable.UNKNOWN, run="no run has its peak memory measured", help=help)
-    best = known.loc[known["peak_allocated_gib"].astype(float).idxmin()]
+    ordered = known.sort_values(["peak_allocated_gib", "step_ms"], kind="stable")
+    best = ordered.iloc[0]
+    ties = ordered.iloc[1:][lambda rows: rows["peak_allocated_gib"] <= AS_LEAN * best["peak_allocated_gib"]]
     share = f"{readable.times(best['memory_ratio'])} of the baseline · " if pd.notna(best["memory_ratio"]) else ""
     return Headline(
         title="Leanest",
         value=readable.gib(best["peak_allocated_gib"]),
-        run=f"{share}{best['combo_label']}",
+        run=f"{share}{best['combo_label']}{_or(ties.sort_values('step_ms', kind='stable'))}",
         help=help,
     )
 
@@ -91,7 +115,7 @@ def _drift(moved: float | None) -> Headline:
 
 def show_headlines(rows: pd.DataFrame) -> None:
     """Draw the cards side by side, as many in a row as fit."""
-    cards = headlines(rows)
+    cards = headlines(rows, partial(data.read, frames.comparison))
     if not cards:
         st.info("No run of this study is done yet, so nothing has won.", icon=":material/hourglass_empty:")
         return

@@ -1,7 +1,9 @@
 """Compare's table and its chart agree on what is a difference."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -9,10 +11,11 @@ import pytest
 from pages.charts import palette
 from pages.charts import ratios as chart
 from pages.widgets import comparison, differences, winners
-from profiler.record import Metrics
+from profiler.combo import Combo
+from profiler.record import Metrics, SweepPlace
 from store import frames, ratios
 from store.ingest import sync
-from tests.support.run_folders import write_ladder
+from tests.support.run_folders import step_samples, write_ladder, write_run
 
 
 @pytest.mark.parametrize(("drift", "is_coloured"), [(0.02, False), (0.001, True), (None, True)])
@@ -107,10 +110,29 @@ def test_the_fastest_runs_say_that_their_baseline_drifted(tmp_path: Path) -> Non
     write_ladder(tmp_path / "runs", sweep_id="ladder")
     sync([tmp_path / "runs"], tmp_path / "index.duckdb")
     rows = frames.ladder("ladder", database=tmp_path / "index.duckdb")
-    said = {card.title: card.run for card in winners.headlines(rows.assign(drift=1.1))}
+    compare = partial(frames.comparison, database=tmp_path / "index.duckdb")
+    said = {card.title: card.run for card in winners.headlines(rows.assign(drift=1.1), compare)}
     assert said["Fastest"].startswith("baseline drifted 110% · ")
     assert said["Fastest faithful"].startswith("baseline drifted 110% · ")
-    assert "drifted" not in "".join(card.run for card in winners.headlines(rows))
+    assert "drifted" not in "".join(card.run for card in winners.headlines(rows, compare))
+
+
+def test_who_ties_with_the_fastest_and_the_leanest_is_named(tmp_path: Path) -> None:
+    """qkv is as fast within the spread, and channels_last as lean within a percent."""
+    runs = [(Combo(), 10.0, 8.0), (Combo(attention="sdpa"), 5.0, 4.0)]
+    runs += [(Combo(attention="sdpa", fusion="qkv"), 5.002, 5.0)]
+    runs += [(Combo(attention="sdpa", memory_format="channels_last"), 6.0, 4.02)]
+    for position, (combo, step_ms, peak) in enumerate(runs):
+        role: Any = "candidate" if position else "baseline"
+        place = SweepPlace(sweep_id="s", name="grid", position=position, num_jobs=4, role=role)
+        samples, metrics = step_samples(step_ms, seed=position), {"peak_allocated_gib": peak}
+        write_run(tmp_path / "runs", run_id=f"{position}", combo=combo, step_ms=samples, sweep=place, metrics=metrics)
+    sync([tmp_path / "runs"], tmp_path / "index.duckdb")
+    rows = frames.ladder("s", database=tmp_path / "index.duckdb")
+    cards = winners.headlines(rows, partial(frames.comparison, database=tmp_path / "index.duckdb"))
+    said = {card.title: card.run for card in cards}
+    assert said["Fastest"] == "5.00 ms · sdpa · or: sdpa · fusion qkv"
+    assert said["Leanest"] == "0.500× of the baseline · sdpa · or: sdpa · channels_last"
 
 
 def test_the_drift_is_the_farthest_and_unknown_where_no_baseline_was_repeated() -> None:
