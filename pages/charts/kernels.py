@@ -22,7 +22,7 @@ def category_bars(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     names = runs["combo_label"].mask(runs["of_whole_trace"].astype(bool), runs["combo_label"] + " (whole trace)")
     said = "Sum over all kernels of the traced steps; grey: the rest of the timed step, in which no kernel ran"
     said = said if runs["idle_ms"].notna().any() else said.partition(";")[0]
-    figure = theme.titled(_title(rows), said, dark=dark, height=186 + ROW * len(runs))
+    figure = theme.titled(_title(rows), said, dark=dark, height=204 + ROW * len(runs))
     position = {run_id: index for index, run_id in runs["run_id"].items()}
     walls = rows.groupby("run_id")["step_total_ms"].sum() + runs.set_index("run_id")["idle_ms"].astype(float).fillna(0)
     for name, colour in palette.CATEGORIES.items():
@@ -30,8 +30,7 @@ def category_bars(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     idle = runs.assign(step_total_ms=runs["idle_ms"])
     idle = idle[idle["idle_ms"].fillna(0) > 0]
     _draw_part(figure, IDLE, theme.ink(dark).axis, idle, position, walls, dark)
-    # Above the plot: room for title, subtitle and three rows of the legend, as it has beside long labels.
-    figure.update_layout(barmode="stack", margin={"t": 124}, uniformtext={"minsize": 10, "mode": "hide"})
+    figure.update_layout(barmode="stack", legend=theme.LEGEND_BELOW, uniformtext={"minsize": 10, "mode": "hide"})
     figure.update_xaxes(title_text=_axis(rows))
     theme.label_rows(figure, names)
     return figure

@@ -27,7 +27,8 @@ def ratios(
         why = f"No chosen run has {metric} together with the baseline: choose another metric or other runs."
         return theme.empty(title, why, dark=dark)
     drift = drift if chosen["is_timed"].all() else None
-    figure = theme.titled(title, _subtitle(chosen, drift), dark=dark, height=130 + ROW * len(chosen))
+    row = max(ROW, 10 + theme.LABEL_LINE * theme.num_lines(chosen["label"]))
+    figure = theme.titled(title, _subtitle(chosen, drift), dark=dark, height=130 + row * len(chosen))
     if drift:
         figure.add_vrect(x0=1 / (1 + drift), x1=1 + drift, fillcolor=theme.ink(dark).band, line_width=0, layer="below")
     figure.add_vline(x=1, line={"color": theme.ink(dark).axis, "width": 1}, layer="below")
@@ -118,7 +119,7 @@ def _draw_axes(figure: go.Figure, chosen: pd.DataFrame) -> None:
         ticktext=[f"{t:,g}×" for t in ticks],
         title_text="Ratio to the baseline (×, logarithmic)",
     )
-    theme.label_rows(figure, chosen["label"], one_line=True)
+    theme.label_rows(figure, chosen["label"])
     ratios = [
         dots.cell(f"<b>{readable.times(row['ratio'])}</b>", 62, y=position) for position, row in chosen.iterrows()
     ]

@@ -32,6 +32,8 @@ DARK = Ink(
 )
 FONT = '"Source Sans", "Source Sans 3", "Source Sans Pro", "Segoe UI", "DejaVu Sans", sans-serif'
 
+LABEL_WIDTH, LABEL_LINE = 38, 16  # characters of a line down the y axis, and its height in pixels
+
 # For many names: they take as many lines as they need, and the plot gives way. Above it they would meet the subtitle.
 LEGEND_BELOW = {"yref": "container", "y": 0, "yanchor": "bottom"}
 
@@ -138,9 +140,14 @@ def short(text: str, width: int) -> str:
     return html.escape(text if len(text) <= width else text[: width - 1].rstrip() + "…")
 
 
+def num_lines(labels: Iterable[object]) -> int:
+    """How many lines the longest of these labels takes down the y axis."""
+    return max((len(wrapped(str(label), LABEL_WIDTH)) for label in labels), default=1)
+
+
 def label_rows(figure: go.Figure, labels: Iterable[object], *, one_line: bool = False) -> None:
     """Texts down the y axis for rows at 0, 1, 2..., the first on top; one_line for rows too close to wrap in."""
-    lines = [[str(label)] if one_line else wrapped(str(label), 38) for label in labels]
+    lines = [[str(label)] if one_line else wrapped(str(label), LABEL_WIDTH) for label in labels]
     texts = ["<br>".join(short(line, 46 if one_line else 44) for line in row) for row in lines]
     figure.update_yaxes(
         tickmode="array",

@@ -206,6 +206,16 @@ def test_names_cannot_restyle_a_chart(rows: dict[str, pd.DataFrame]) -> None:
     assert "<i>" not in " ".join(note.text for note in figure.layout.annotations)
 
 
+def test_labels_of_compared_runs_are_whole_where_they_differ_at_their_ends(rows: dict[str, pd.DataFrame]) -> None:
+    alike = "sdpa · bf16_amp · channels_last · adamw_fused · checkpointing selective · graph "
+    long = rows["ratios"].assign(label=alike + rows["ratios"]["run_id"].str[-2:])
+    figure = ratios.ratios(long, metric="step_ms", baseline="baseline")
+    short = ratios.ratios(rows["ratios"], metric="step_ms", baseline="baseline")
+    texts = [text.replace("<br>", " ") for text in figure.layout.yaxis.ticktext]
+    assert texts == [f"{alike}02", f"{alike}05"]
+    assert figure.layout.height > short.layout.height
+
+
 def test_ladder_and_tradeoff_say_how_many_steps_a_median_is_of(rows: dict[str, pd.DataFrame]) -> None:
     for figure in (ladder.ladder(rows["ladder"]), tradeoff.tradeoff(rows["tradeoff"])):
         drawn = next(trace for trace in figure.data if trace.name == "runs")
