@@ -9,6 +9,7 @@ import pytest
 from profiler.combo import Combo
 from profiler.record import Record
 
+TRAINING = "sd15-train-b16-around-h200"
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -72,6 +73,39 @@ def test_the_row_of_training_says_what_was_recorded() -> None:
     assert f"{step_ms[best]:.0f} ms: bf16 autocast, SDPA, fused AdamW, channels_last" in row
     assert f"{step_ms[start] / step_ms[best]:.1f}x; {step_ms[fused] / step_ms[best]:.1f}x over" in row
     assert f"fused AdamW ({step_ms[fused]:.0f} ms)" in row
+
+
+def recorded(study: str) -> dict[Combo, Record]:
+    """The study's finished runs; of a combo that ran twice the first."""
+    records = [Record.read(path.parent) for path in (ROOT / "runs/reference" / study).glob("*/record.json")]
+    latest_first = sorted(records, key=lambda record: record.started_at, reverse=True)
+    return {record.combo: record for record in latest_first if record.combo and record.metrics.step_ms}
+
+
+def test_what_it_says_of_exchanged_choices_was_recorded() -> None:
+    [said] = [part for part in README.split("\n\n") if part.startswith("Two more studies exchange one choice")]
+    stack = Combo(precision="bf16", attention="sdpa", cuda_graphs="whole_step")
+    around = recorded("sd15-inference-b8-around-h200")
+    for attention in ("flash_attn_4", "flex", "xformers", "flash_attn_2", "sdpa_flash", "sdpa_efficient", "math"):
+        assert f"{attention} {around[replace(stack, attention=attention)].metrics.step_ms:.1f} ms" in said
+    assert f"sdpa (cuDNN ran) {around[stack].metrics.step_ms:.1f} ms" in said
+    assert around[stack].attention_observed == {"cudnn": 32}
+    assert f"all fusions {around[replace(stack, fusion='all')].metrics.step_ms:.1f} ms" in said
+    assert f"`compilation=regional` {around[replace(stack, compilation='regional')].metrics.step_ms:.1f} ms" in said
+
+    stack, around = Combo(precision="bf16_amp", attention="sdpa", optimizer="adamw_fused"), recorded(TRAINING)
+    assert around[stack].attention_observed == {"cudnn": 64}
+    told = {
+        "fused AdamW: {ms:.0f} ms, {gib:.1f} GiB)": stack,
+        "pure bf16 {ms:.0f} ms and {gib:.1f} GiB": replace(stack, precision="bf16"),
+        "`compilation=regional` {ms:.0f} ms,": replace(stack, compilation="regional"),
+        "all fusions {ms:.0f} ms,": replace(stack, fusion="all"),
+        "checkpointing full {ms:.0f} ms and {gib:.1f} GiB": replace(stack, checkpointing="full"),
+        "costs time, {ms:.0f} ms": replace(stack, quantization="fp8"),
+    }
+    for words, combo in told.items():
+        metrics = around[combo].metrics
+        assert words.format(ms=metrics.step_ms, gib=metrics.peak_allocated_gib) in said
 
 
 def test_the_recorded_runs_that_ship_their_trace_are_named() -> None:
