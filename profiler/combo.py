@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_type_hints
 
 from profiler.workload import Workload
@@ -95,7 +95,7 @@ class Combo:
     )
 
     def __post_init__(self) -> None:
-        for family, choice in asdict(self).items():
+        for family, choice in self.to_dict().items():
             if choice not in choices(family):
                 raise ValueError(f"unknown {family} {choice!r}: choose one of {', '.join(choices(family))}")
 
@@ -111,7 +111,7 @@ class Combo:
         return cls(**values)
 
     def to_dict(self) -> dict[str, str]:
-        return asdict(self)
+        return {family: getattr(self, family) for family in FAMILIES}
 
     @property
     def key(self) -> str:
@@ -121,8 +121,8 @@ class Combo:
 
     def difference(self, other: "Combo") -> dict[str, str]:
         """The choices of self in the families where the two differ."""
-        mine, theirs = asdict(self), asdict(other)
-        return {family: mine[family] for family in FAMILIES if mine[family] != theirs[family]}
+        theirs = other.to_dict()
+        return {family: choice for family, choice in self.to_dict().items() if choice != theirs[family]}
 
     @property
     def compiles(self) -> bool:
