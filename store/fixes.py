@@ -16,8 +16,18 @@ from profiler.combo import ATTENTION_KERNELS, Combo, choices
 from profiler.record import Record
 from profiler.why_not import why_not
 from store import db, folders, views
-from store.remedies import LARGER, Candidate, Seen, candidates
+from store.remedies import Candidate, Seen, candidates
 
+LARGER = "a larger batch"
+# How far a choice goes in saving time; of the families that are not here the baseline 0, and all others 1. Choices that
+# go as far may be exchanged for each other; one that goes less far is a step back.
+REACH: Mapping[str, Mapping[str, int]] = {
+    "precision": {"fp32": 0, "tf32": 1, "bf16_amp": 2, "fp16_amp": 2, "bf16": 2, "fp16": 2},
+    "fusion": {"none": 0, "qkv": 1, "norm_act": 1, "geglu": 1, "all": 2},
+    "checkpointing": {"full": 0, "selective": 1, "alternate": 1, "none": 2},
+    "optimizer": {name: place for place, name in enumerate(choices("optimizer"))},
+    "compilation": {name: place for place, name in enumerate(choices("compilation"))},
+}
 LEAST_SHARE = 0.01  # of the step: less is not worth a sentence
 RUNS_ALREADY, UNTRIED = "its kernel runs already", "untried here"
 ELSEWHERE = "measured in other combinations only"
@@ -96,7 +106,7 @@ def _row(one: Candidate, seen: Seen, tried: Tried) -> dict[str, Any]:
         "why": one.why,
         "run_id": None,
     }
-    row |= {"remedy": one.otherwise, "most_ms": one.most_ms}
+    row |= {"remedy": one.otherwise or LARGER, "most_ms": one.most_ms}
     if seen.record.combo is None and one.choices:  # a foreign trace: nobody knows what has been chosen
         row["remedy"] = _words(one.choices[0])
     for choice, combo in _allowed(one, seen.record):
@@ -137,13 +147,13 @@ def _beside(one: Candidate, record: Record, tried: Tried) -> str:
         f"; {word}: {family}={', '.join(names)}" for word, own in known.items() for family, names in own.items()
     )
     said += "".join(f"; {IMPOSSIBLE}: {', '.join(names)} ({reason})" for reason, names in impossible.items())
-    return said or ("; no choice of Steplens shortens it" if one.otherwise == LARGER else "")
+    return said or ("; no choice of Steplens shortens it" if one.otherwise is None else "")
 
 
 def _others(one: Candidate, combo: Combo) -> Iterator[tuple[str, str]]:
-    """All choices but the baseline's of the families that bear on it, and that go on from the combo."""
+    """All choices of the families that bear on it that go on from the combo."""
     for family in dict.fromkeys(family for choice in one.choices for family in choice):
-        for name in choices(family)[1:]:
+        for name in choices(family):
             if _goes_on(family, getattr(combo, family), name):
                 yield family, name
 
@@ -165,6 +175,9 @@ def _allowed(one: Candidate, record: Record) -> Iterator[tuple[dict[str, Any], C
 
 
 def _goes_on(family: str, now: str, then: str) -> bool:
-    """Whether a choice is more of what its family is for, where its choices are steps of one stair."""
-    order = choices(family)
-    return order.index(then) > order.index(now) if family in ("compilation", "optimizer") else now != then
+    """Whether another choice goes at least as far as the present one in saving time."""
+    return now != then and _reach(family, then) >= _reach(family, now)
+
+
+def _reach(family: str, choice: str) -> int:
+    return REACH[family][choice] if family in REACH else int(choice != choices(family)[0])

@@ -65,13 +65,16 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A part that could go away, the choices that do it (the best first), and what to do beside choices."""
+    """A part that could go away, the choices that do it (the best first), and what to do beside choices.
+
+    Where otherwise is None, nothing beside choices is known to help but to spread it over a larger batch.
+    """
 
     what: str
     most_ms: float
     why: str
     choices: tuple[dict[str, Any], ...] = ()
-    otherwise: str = ""
+    otherwise: str | None = None
 
 
 def candidates(seen: Seen) -> Iterator[Candidate]:
@@ -84,7 +87,7 @@ def _launches(seen: Seen) -> Iterator[Candidate]:
     if not seen.summary["on_gpu"]:
         most = seen.idle("outside of operators")
         why = "Python and the framework between operators"
-        yield Candidate(what="Python overhead", most_ms=most, why=why, choices=_COMPILED, otherwise=LARGER)
+        yield Candidate(what="Python overhead", most_ms=most, why=why, choices=_COMPILED)
         return
     statistics = seen.summary["launches"] or {}
     count = statistics.get("num_launches", 0) / seen.summary["num_steps"]
@@ -96,7 +99,6 @@ def _launches(seen: Seen) -> Iterator[Candidate]:
         most_ms=seen.idle("host", "queue"),
         why=f"it is idle until Python has launched the next kernel{told}",
         choices=({"compilation": "reduce_overhead"}, {"cuda_graphs": "whole_step"}, {"compilation": "default"}),
-        otherwise=LARGER,
     )
 
 
@@ -153,7 +155,7 @@ def _roofs(seen: Seen) -> Iterator[Candidate]:
         now = f"{seen.work(float(own['step_ms'].sum())):.3g} ms at {share:.0%} of the datasheet's roof"
         why = f"{now}; a large matmul reaches {best:.0%}"
         most = seen.work(float((own["step_ms"] * (1 - own["roof_share"] / best)).clip(lower=0).sum()))
-        yield Candidate(what=what, most_ms=most, why=why, choices=choice, otherwise=LARGER)
+        yield Candidate(what=what, most_ms=most, why=why, choices=choice)
 
 
 def _layout(seen: Seen) -> Iterator[Candidate]:
@@ -174,7 +176,7 @@ def _memory_bound(seen: Seen) -> Iterator[Candidate]:
         most_ms=seen.part("norm", "elementwise", "reduction"),
         why=f"{why}, even compiled" if compiles else f"{why}; fused, most of that goes away",
         choices=(*_COMPILED, {"fusion": "all"}, {"fusion": "norm_act"}),
-        otherwise="fuse them (torch.compile)" if not compiles else LARGER,
+        otherwise=None if compiles else "fuse them (torch.compile)",
     )
 
 
@@ -223,7 +225,6 @@ _PRODUCTS: tuple[tuple[str, str, tuple[dict[str, Any], ...]], ...] = (
     ("Attention below its roof", "attention", ({"attention": "flash_attn_4"},)),
     ("Matmuls below their roof", "mm|linear", ({"compilation": "max_autotune"}, {"quantization": "fp8"})),
 )
-LARGER = "a larger batch"
 _COMPILED = ({"compilation": "default"}, {"compilation": "regional"})
 _WAITS = (
     (

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from profiler.combo import Combo
+from profiler.combo import Combo, choices
 from profiler.record import Record
 from profiler.traces.imported import import_trace
 from store import fixes, views
@@ -122,6 +122,36 @@ def test_what_was_not_tried_is_not_said_to_be_of_no_use(tmp_path: Path) -> None:
     tried = [(replace(combo, attention=name), 160.0) for name in ("sdpa_flash", "sdpa_efficient", "flex")]
     remedy = ranked(tmp_path / "b", *tried, found=recorded(TRAIN), **how).loc["Attention below its roof", "remedy"]
     assert "untried here: attention=sdpa_cudnn; not" in remedy
+
+
+@pytest.mark.parametrize("now", ["full", "alternate", "selective"])
+def test_a_choice_that_takes_more_time_is_no_remedy(now: Any, tmp_path: Path) -> None:
+    """Of the forwards that run again: full checkpointing is a step back, and no untried remedy."""
+    combo = Combo(precision="bf16_amp", checkpointing=now)
+    folder = write_run(tmp_path, run_id="own", combo=combo, workload=TRAIN_WORKLOAD, step_ms=step_samples(100.0))
+    _, _, no_products = views.parts_and_roofline(views.place_of("own", folder))
+    summary = {"on_gpu": True, "wall_ns": 10**8, "num_steps": 1, "launches": None, "peaks": {}}
+    again = {"parts": {"gemm": 100.0}, "phases": {"recompute": 20.0}}
+    seen = Seen(record=Record.read(folder), summary=summary, roofline=no_products, **again)
+    tried: dict[str, tuple[str | None, float | None]] = {}
+    for choice in ("selective", "alternate", "none"):
+        tried[replace(combo, checkpointing=choice).key] = ("other", 120.0)
+    rows = fixes.rank(seen, fixes.Tried(siblings=tried, choices=frozenset())).set_index("what")
+    assert rows.loc["Forwards that run again", "remedy"] == "checkpoint fewer blocks, if memory allows"
+    rows = fixes.rank(seen, fixes.Tried(siblings={}, choices=frozenset())).set_index("what")
+    first = "alternate" if now == "selective" else "selective"
+    assert rows.loc["Forwards that run again", "remedy"] == f"checkpointing={first}"
+
+
+def test_all_families_know_how_far_each_choice_goes() -> None:
+    for family, reach in fixes.REACH.items():
+        assert set(reach) == set(choices(family))
+    assert not fixes._goes_on("fusion", "all", "qkv")
+    assert not fixes._goes_on("precision", "bf16_amp", "tf32")
+    assert not fixes._goes_on("checkpointing", "none", "full")
+    assert fixes._goes_on("checkpointing", "full", "none")
+    assert fixes._goes_on("attention", "sdpa", "flex")
+    assert not fixes._goes_on("attention", "sdpa", "math")
 
 
 def test_a_kernel_that_runs_already_is_not_untried(tmp_path: Path) -> None:
