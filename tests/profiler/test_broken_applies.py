@@ -19,9 +19,7 @@ from torch import nn
 
 from profiler import numerics, session
 from profiler.combo import Combo, choices
-from profiler.devices import matmul_ceiling_tflops
 from profiler.environment import probe
-from profiler.flops import forward_flop_per_sample
 from profiler.joined import join
 from profiler.optims import FAMILY
 from profiler.optims.attention import KernelProcessor
@@ -31,8 +29,8 @@ from profiler.session import profile
 from profiler.subject import NotApplicable, Subject
 from profiler.why_not import why_not
 from profiler.workload import Workload
-from profiler.zoo import build
 from tests.support.run_folders import FIXTURE_CPU
+from tests.support.sessions import measure_once
 from tests.support.unets import subject, workload
 from tests.support.vectors import vector_types
 
@@ -41,7 +39,7 @@ pytestmark = [
     # the compiler's own, at block inputs
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),
 ]
-TRAIN = workload(mode="train")
+TRAIN = workload("tests.support.unets:one_level_conditional_unet", mode="train")
 INFERENCE = workload("tiny", resolution=64)  # for what has no backward, and needs layers of some size
 SMALLEST = workload("tests.support.unets:one_level_unet")  # the compiler is slow, and slower for a backward
 Apply = Callable[[str], Subject]  # the real apply of the family, on this subject
@@ -49,15 +47,6 @@ Broken = Callable[[Subject, Apply], Subject]
 
 # Choices that compile for long are left out of what is tried for every choice.
 CHEAP = [(family, choice) for family in FAMILY for choice in choices(family)[1:] if choice != "max_autotune"]
-
-
-# What no apply changes is measured once for all runs.
-_ceiling = cache(matmul_ceiling_tflops)
-
-
-@cache
-def _forward_flop(work: Workload) -> int:
-    return forward_flop_per_sample(build(work), work)
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +60,13 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Record]:
     monkeypatch.setattr(session, "_cold_compile_cache", nullcontext)  # how long g++ takes is not the question here
-    monkeypatch.setattr(session, "forward_flop_per_sample", lambda unet, work: _forward_flop(work))
-    monkeypatch.setattr(session, "matmul_ceiling_tflops", _ceiling)
+    measure_once(monkeypatch)
 
     def run(family: str, choice: str, broken: Broken, work: Workload | None = None) -> Record:
         combo, real = Combo.from_dict({family: choice}), FAMILY[family].apply
         chosen_work = work or _fitting(combo)
+        if isinstance(chosen_work, str):
+            pytest.skip(chosen_work)
 
         def apply(subject: Subject, chosen: str) -> Any:
             _, evidence = real(replace(subject, unet=copy.deepcopy(subject.unet)), chosen)
@@ -89,8 +79,9 @@ def run(tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     return run
 
 
-def _fitting(combo: Combo) -> Workload:
-    """The first workload that the real apply serves on a CPU; the test is skipped, with the reason, where none is."""
+@cache
+def _fitting(combo: Combo) -> Workload | str:
+    """The first workload that the real apply serves on a CPU, or the reason why none is."""
     reasons = []
     for work in (TRAIN, SMALLEST, INFERENCE):
         reason = why_not(combo, work, probe())
@@ -101,7 +92,7 @@ def _fitting(combo: Combo) -> Workload:
         except NotApplicable as error:
             reason = str(error)
         reasons.append(reason)
-    pytest.skip("; ".join(dict.fromkeys(filter(None, reasons))))
+    return "; ".join(dict.fromkeys(filter(None, reasons)))
 
 
 @pytest.mark.parametrize(("family", "choice"), CHEAP)

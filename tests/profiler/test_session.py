@@ -14,6 +14,7 @@ from profiler.record import Metrics, Record, SweepPlace
 from profiler.session import profile
 from profiler.subject import Subject
 from profiler.workload import Workload
+from tests.support.sessions import measure_once
 from tests.support.unets import workload
 
 FILES = {"record.json", "kernels.parquet", "ops.parquet", "memory.parquet", "alive.parquet", "views"}
@@ -37,6 +38,12 @@ UNCHECKED: dict[str, dict[str, None]] = {
     "train": {"memory_format": None, "fusion": None},
     "sample": {"memory_format": None, "fusion": None, "checkpointing": None, "optimizer": None},
 }
+
+
+@pytest.fixture(autouse=True)
+def _measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.function not in (test_a_run_on_a_cpu_is_done_and_complete, test_metrics_agree_with_one_another):
+        measure_once(monkeypatch)
 
 
 def run(folder: Path, work: Workload, combo: Combo | None = None, **more: Any) -> Record:

@@ -31,6 +31,20 @@ def conditional_unet() -> UNet2DConditionModel:
     )
 
 
+def one_level_conditional_unet() -> UNet2DConditionModel:
+    """The same attention layers without the lower level's ResNet blocks: for many whole runs."""
+    return UNet2DConditionModel(
+        block_out_channels=(32,),
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=8,
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+    )
+
+
 def pixel_unet() -> UNet2DModel:
     """DDPM's shape: 3 pixel channels, attention on the lower level, head dim 8."""
     return UNet2DModel(
