@@ -243,6 +243,11 @@ class Record:
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def of_whole_trace(self) -> bool:
+        """Whether it is a foreign trace that marks no steps, so that its sums are of all of it."""
+        return self.imported is not None and self.imported.num_steps == 0
+
+    @property
     def device_name(self) -> str:
         """What ran it: the GPU, or the CPU for device=cpu; empty where no worker got far enough to look."""
         if self.imported is not None:

@@ -2,14 +2,25 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from profiler.combo import Combo
 from profiler.workload import Workload
 from runs.job import Job
 
-# (model, mode, compilation, device, batch, resolution) -> seconds of each run of this home that measured to its end
-Like = tuple[str, str, str, str, int, int]
-Durations = Mapping[Like, tuple[float, ...]]
+
+class Like(NamedTuple):
+    """What runs share that take about as long as one another."""
+
+    model: str
+    mode: str
+    compilation: str
+    device: str
+    batch: int
+    resolution: int
+
+
+Durations = Mapping[Like, tuple[float, ...]]  # seconds of each run of this home that measured to its end
 
 # Rough figures of a whole job, torch's import included. On two CPU cores the tiny model took 7 to 22 s (inference)
 # and 14 to 43 s (train), compiled 56 to 176 s and 120 to 250 s, depending on the cores and what else they did; an
@@ -78,9 +89,15 @@ def estimate_job(job: Job, durations: Durations | None = None) -> Estimate:
 
 
 def like(combo: Combo, workload: Workload) -> Like:
-    """What runs share that take about as long as one another."""
-    kind = (workload.model, workload.mode, combo.compilation, workload.device)
-    return *kind, workload.batch, workload.resolution
+    """The kind of a run of this combo on this workload."""
+    return Like(
+        model=workload.model,
+        mode=workload.mode,
+        compilation=combo.compilation,
+        device=workload.device,
+        batch=workload.batch,
+        resolution=workload.resolution,
+    )
 
 
 def _of_earlier(seconds: tuple[float, ...], factor: float, job: Job) -> Estimate:

@@ -88,7 +88,7 @@ def _run(record: Record) -> Row:
         "launch_verdict": record.launch_verdict,
         "attention_observed": _calls(record.attention_observed) or None,
         "trace_file": record.trace_file,
-        "of_whole_trace": record.imported is not None and record.imported.num_steps == 0,
+        "of_whole_trace": record.of_whole_trace,
         "schema_version": record.schema_version,
     }
 

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = ("app", "pages", "store", "runs", "profiler")
 SHARED = {f"profiler.{name}" for name in ("combo", "evidence", "machine", "record", "why_not", "workload")}
-FOR_PAGES = {f"runs.{name}" for name in ("job", "job_queue", "sweep", "command_line", "imports", "slices")}
-FOR_PAGES |= {"runs.trace_views"}
+FOR_PAGES = {f"runs.{name}" for name in ("job", "job_queue", "sweep", "estimate", "command_line", "imports")}
+FOR_PAGES |= {"runs.slices", "runs.trace_views"}
 TORCH = ("torch", "diffusers", "xformers", "flash_attn", "torchao")
 
 

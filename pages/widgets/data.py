@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from runs.estimate import Durations, Like
 from runs.job import home
 from store import frames
 from store.db import StoreError
@@ -52,11 +53,10 @@ def set_aside() -> list[tuple[str, str]]:
     return list(_synced(str(home())).set_aside)
 
 
-def durations() -> dict[tuple[str, str, str, str, int, int], tuple[float, ...]]:
-    """(model, mode, compilation, device, batch, resolution) -> seconds that such runs took, for estimates."""
-    rows = read(frames.durations)
-    kinds = rows.groupby([*rows.columns.drop("duration_s")])["duration_s"]
-    return {(*kind[:4], int(kind[4]), int(kind[5])): tuple(seconds) for kind, seconds in kinds}
+def durations() -> Durations:
+    """The seconds that runs of each kind took here, for estimates."""
+    kinds = read(frames.durations).groupby(list(Like._fields))["duration_s"]
+    return {Like(*kind): tuple(seconds) for kind, seconds in kinds}
 
 
 def run_labels(runs: pd.DataFrame) -> dict[str, str]:

@@ -90,14 +90,9 @@ def show_kernels(rows: pd.DataFrame, record: dict[str, Any]) -> None:
     st.dataframe(shown, hide_index=True, column_config=columns, placeholder="—", height=tables.fit(shown, most=10))
 
 
-def of_whole_trace(record: dict[str, Any]) -> bool:
-    """Whether it is a foreign trace that marks no steps, so that its sums are of all of it."""
-    return record["imported"] is not None and record["imported"]["num_steps"] == 0
-
-
 def per(record: dict[str, Any]) -> str:
     """What a trace's sums are of."""
-    return "Whole trace" if of_whole_trace(record) else "Per step"
+    return "Whole trace" if Record.from_dict(record).of_whole_trace else "Per step"
 
 
 def _has_kernels(record: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import streamlit as st
 from pages.charts import readable, steps
 from pages.widgets import data, run_facts, trace_views
 from pages.widgets.chart import is_dark, show_chart
+from profiler.record import Record
 from runs import trace_views as trace_views_worker
 from store import fixes, frames, views
 
@@ -36,7 +37,7 @@ def show_where(run_id: str, folder: str) -> bool:
         return False
     record = data.read(frames.record, run_id)
     summary = {**summary, "per": run_facts.per(record)}
-    if run_facts.of_whole_trace(record):
+    if Record.from_dict(record).of_whole_trace:
         st.caption("This trace marks no steps: what is called a step below is all of it, however many steps it holds.")
     if summary.get("is_one_module"):  # views of before do not say
         st.caption("What to fix first is told of whole steps; this trace was cut to one module of its step.")
