@@ -41,8 +41,11 @@ def runs(*, database: Path | None = None) -> pd.DataFrame:
 
 
 def sweeps(*, database: Path | None = None) -> pd.DataFrame:
-    """One row per sweep, the newest first; is_recorded marks the study that ships with Steplens."""
-    return _query("sweeps", database, recorded_root=str(folders.RECORDED_ROOT))
+    """One row per sweep, the newest first, then one of the runs that belong to none (labels.SINGLE_RUNS).
+
+    is_recorded marks the studies that ship with Steplens.
+    """
+    return _query("sweeps", database, recorded_root=str(folders.RECORDED_ROOT), single_runs=labels.SINGLE_RUNS)
 
 
 def ladder(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
@@ -51,7 +54,8 @@ def ladder(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
     speedup is the baseline's median over the run's, with its 95% interval; memory_ratio the run's peak over the
     baseline's; drift how far the baseline's own repetitions are apart (0.02: 2%). change_speedup and
     change_memory_ratio are the same against builds_on, the run that step_label builds on: the stack, or the earlier
-    rung most like it (null where store.labels.bases knows none).
+    rung most like it (null where store.labels.bases knows none). Of labels.SINGLE_RUNS each is set against the nearest
+    run of the baseline, whose row stands among them.
     """
     with db.reading(_database(database)) as connection:
         return _ladder(connection, sweep_id)[0]
@@ -264,9 +268,13 @@ def _query_rows(name: str, rows: pa.Table, *, table: str = "", **parameters: Any
 
 def _ladder(connection: Connection, sweep_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The ladder's rows, and every scalar of the same runs in the same order."""
-    pairs = db.rows(connection, "sweep_pairs", sweep_id=sweep_id)
+    is_single = sweep_id == labels.SINGLE_RUNS
+    pairs = db.rows(connection, "single_pairs") if is_single else db.rows(connection, "sweep_pairs", sweep_id=sweep_id)
     frame = _against(connection, [run for run, _ in pairs], [baseline for _, baseline in pairs])
     scalars = _by_id(connection, frame["run_id"])
+    if is_single:
+        scalars = labels.as_study(scalars)
+        frame[["sweep_position", "sweep_role"]] = scalars[["sweep_position", "sweep_role"]]
     frame.insert(4, "step_label", pd.Series(labels.steps(scalars), dtype="str"))
     run_ids = frame["run_id"].tolist()
     bases = [None if place is None else run_ids[place] for place in labels.bases(scalars)]

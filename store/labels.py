@@ -9,13 +9,21 @@ from profiler.combo import BASELINE, FAMILIES, name_choice
 
 Rung = dict[str, Any]
 
+SINGLE_RUNS = "single_runs"  # all runs that belong to no sweep, as a study: its id and its name
 # Studies whose rows do not build on one another: each against the baseline, or against the stack.
 AGAINST_BASELINE = (
     *("one_at_a_time", "pairs", "grid", "single_combo", "covering"),
     *("scaling_batch", "scaling_resolution", "scaling_model"),
+    SINGLE_RUNS,
 )
 AGAINST_STACK = ("around", "leave_one_out")
 STACK_POSITION = 1  # in the sweep: after the baseline
+
+
+def as_study(single: pd.DataFrame) -> pd.DataFrame:
+    """Runs of no sweep with the places that they would have in one: by their order, the baseline's as baselines."""
+    roles = single["combo_label"].map(lambda label: "baseline" if label == BASELINE.label else "candidate")
+    return single.assign(sweep_name=SINGLE_RUNS, sweep_role=roles.astype("str"), sweep_position=range(len(single)))
 
 
 def bases(runs: pd.DataFrame) -> list[int | None]:

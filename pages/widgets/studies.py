@@ -17,20 +17,23 @@ def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
     """A sweep and, where it holds several workloads, one of them; returns the sweep and that workload's runs.
 
     The default is the newest sweep of this machine, else the newest recorded ladder: it tells the whole story, where
-    other studies ask one question.
+    other studies ask one question. Last stand the runs of no sweep.
     """
     sweeps = data.read(frames.sweeps)
     if sweeps.empty:
         return None
     asks_one = sweeps["is_recorded"] & ~sweeps["sweep_name"].str.startswith("ladder_")
-    order = sweeps.assign(asks_one=asks_one).sort_values(["is_recorded", "asks_one"], kind="stable").index
+    is_single = sweeps["sweep_id"] == labels.SINGLE_RUNS
+    sorts = {"is_single": is_single, "is_recorded": sweeps["is_recorded"], "asks_one": asks_one}
+    order = pd.DataFrame(sorts).sort_values(list(sorts), kind="stable").index
     sweeps = sweeps.loc[order].set_index("sweep_id", drop=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         options = {sweep_id: _label(row) for sweep_id, row in sweeps.iterrows()}
         chosen = linked.select("Study", options, f"{key}_study", "study", default=sweeps.index[0], width=620)
-        runs = data.read(frames.runs)
-        runs = runs[runs["sweep_id"] == chosen]
-        workloads = runs.sort_values("sweep_position")["workload_label"].drop_duplicates().tolist()
+        runs, ladder = data.read(frames.runs), data.read(frames.ladder, chosen)
+        runs = runs[runs["run_id"].isin(ladder["run_id"])]
+        runs = runs.sort_values(["sweep_position", "started_at"], ascending=[True, False], kind="stable")
+        workloads = runs["workload_label"].drop_duplicates().tolist()
         workload = workloads[0]
         if len(workloads) > 1:
             place = {"key": f"{key}_workload", "bind": "query-params"}
@@ -88,7 +91,8 @@ def _label(sweep: pd.Series) -> str:
     workloads = sweep["workload_label"].split(", ")
     workload = workloads[0] if len(workloads) == 1 else f"{len(workloads)} workloads"
     origin = "recorded " if sweep["is_recorded"] else ""
-    return f"{origin}{sweep['sweep_name']} · {workload} · {sweep['machine_label'] or 'no machine'} · {when}"
+    name = "single runs" if sweep["sweep_id"] == labels.SINGLE_RUNS else sweep["sweep_name"]
+    return f"{origin}{name} · {workload} · {sweep['machine_label'] or 'no machine'} · {when}"
 
 
 def first_workload(rows: pd.DataFrame) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from tests.support.run_folders import (
     GPU_WORKLOAD,
     LADDER,
     Combo,
+    step_samples,
     write_ladder,
     write_run,
     write_study,
@@ -200,6 +201,18 @@ def test_runs_without_a_sweep_are_listed(make_home: Make, open_page: Open) -> No
     make_home("one_run")
     app = open_page("overview")
     assert app.dataframe[0].value["combo_label"].tolist() == ["baseline"]
+
+
+def test_runs_without_a_sweep_are_drawn_as_a_study(make_home: Make, open_page: Open) -> None:
+    home = make_home("one_run")
+    write_run(home / "runs", run_id="fast", combo=Combo(attention="sdpa"), step_ms=step_samples(5.0))
+    app = open_page("overview")
+    assert not app.exception
+    assert titles(app)[0].startswith("Speedup over the baseline")
+    assert figures(app)[0]["layout"]["yaxis"]["ticktext"] == ["baseline", "sdpa"]
+    assert {metric.label: metric.value for metric in app.metric}["Fastest"] == "2.00×"
+    [study] = [box for box in app.selectbox if box.label == "Study"]
+    assert study.options[0].startswith("single runs · ")
 
 
 def test_selected_rows_lead_to_compare(make_home: Make, open_page: Open) -> None:

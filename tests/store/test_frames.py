@@ -275,9 +275,30 @@ def test_around_a_stack_every_change_is_judged_against_the_stack(root: Path, dat
     assert frames.ladder("pairs")["builds_on"].isna().all(), "these build on the baseline: speedup says it"
 
 
+def test_runs_of_no_sweep_are_a_study_against_the_nearest_baseline(root: Path, database: Path) -> None:
+    fast = Combo(attention="sdpa")
+    write_run(root, run_id="baseline", workload=GPU_WORKLOAD, step_ms=step_samples(20), sweep=_place("baseline"))
+    write_run(root, run_id="fast", combo=fast, workload=GPU_WORKLOAD, step_ms=step_samples(10))
+    write_run(root, run_id="alone", combo=fast, step_ms=step_samples(10))
+    sync()
+    found = frames.ladder(labels.SINGLE_RUNS).set_index("run_id")
+    assert set(found.index) == {"baseline", "fast", "alone"}, "the baseline of a sweep stands among them"
+    assert found.loc["fast", ["step_label", "sweep_role", "baseline_run_id"]].tolist() == [
+        "sdpa",
+        "candidate",
+        "baseline",
+    ]
+    assert found.loc["fast", "speedup"] == pytest.approx(2.0)
+    assert found.loc["baseline", ["step_label", "sweep_role"]].tolist() == ["baseline", "baseline"]
+    assert pd.isna(found.loc["alone", "speedup"])
+    sweeps = frames.sweeps()
+    assert sweeps["sweep_id"].tolist()[-1] == labels.SINGLE_RUNS
+    assert sweeps["num_runs"].tolist()[-1] == 2
+
+
 def test_of_every_sweep_it_is_known_what_its_rows_build_on() -> None:
     ladders = {"quick", "ladder_inference", "ladder_train"}
-    assert {*labels.AGAINST_BASELINE, *labels.AGAINST_STACK, *ladders} == set(SWEEPS)
+    assert {*labels.AGAINST_BASELINE, *labels.AGAINST_STACK, *ladders} == {*SWEEPS, labels.SINGLE_RUNS}
 
 
 def test_runs_without_a_time_keep_their_row_and_have_no_numbers(run_ids: list[str]) -> None:

@@ -205,7 +205,7 @@ def test_several_roots_and_studies_below_them(tmp_path: Path, database: Path, mo
     assert result.num_total == 12
     assert result.set_aside == [(str(tmp_path / "missing"), "no such folder: see STEPLENS_ROOTS")]
     assert set(frames.runs()["root"]) == {str(path) for path in folders.default_roots()[:3]}
-    assert frames.sweeps()["is_recorded"].tolist() == [True]
+    assert frames.sweeps().set_index("sweep_id")["is_recorded"].to_dict() == {"a": True, "single_runs": False}
     monkeypatch.delenv("STEPLENS_ROOTS")
     assert (sync().num_total, sync().set_aside) == (11, [])
 
