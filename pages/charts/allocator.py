@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from pages.charts import palette, readable, theme
+from pages.charts import memory, palette, readable, theme
 
 TITLE = "The allocator over one step"
 PARTS = {
@@ -18,6 +18,8 @@ def allocator(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     """A stack of three whose upper edge is the reserve. rows: store.frames.allocator."""
     if rows.empty:
         return theme.empty(TITLE, "Only CUDA's caching allocator keeps a reserve.", dark=dark)
+    if len(rows) == 1:
+        return theme.empty(TITLE, memory.UNMOVED, dark=dark)
     figure = theme.titled(
         TITLE, "A step without the profiler; the upper edge is what is reserved", dark=dark, height=340
     )

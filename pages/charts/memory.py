@@ -17,7 +17,7 @@ PARTS = {  # in the order of the stack, with what each is
 }
 WORTH_A_SENTENCE = 0.05
 UNMOVED = (
-    "The traced step asked for no memory and freed none: a replayed CUDA graph, say, works in memory that was set "
+    "The step asked for no memory and freed none: a replayed CUDA graph, say, works in memory that was set "
     "aside when it was recorded."
 )
 ROW = 40

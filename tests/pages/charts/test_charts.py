@@ -465,6 +465,12 @@ def test_the_allocators_parts_sum_to_the_reserve(rows: dict[str, pd.DataFrame]) 
     assert allocator.reading(unknown) == ""
 
 
+def test_a_step_that_moves_no_memory_has_a_sentence_for_a_curve(rows: dict[str, pd.DataFrame]) -> None:
+    figure = allocator.allocator(rows["allocator"].iloc[:1])
+    assert not figure.data
+    assert "works in memory that was set aside" in figure.layout.meta["why_empty"]
+
+
 def test_much_fragmentation_comes_with_its_remedy(rows: dict[str, pd.DataFrame]) -> None:
     stuck = rows["allocator"].assign(stuck_gib=rows["allocator"]["reserved_gib"] / 5)
     assert "expandable_segments" in allocator.reading(stuck)
