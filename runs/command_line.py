@@ -45,8 +45,7 @@ def _options(options: Options) -> dict[str, Any]:
 
 def _families(name: str, workload: Workload, options: Options) -> dict[str, str]:
     """The choices beyond the baseline's; none where they are the stack that a study takes by itself."""
-    plain = {family: [choices(family)[0]] for family in options.families}
-    named = {family: list(chosen) for family, chosen in options.families.items() if list(chosen) != plain[family]}
+    named = {f: list(chosen) for f, chosen in options.families.items() if list(chosen) != [choices(f)[0]]}
     if sweep.kind_of(name).takes == "stack":
         stack = sweep.default_stack(workload).difference(BASELINE)
         if named == {family: [choice] for family, choice in stack.items()}:

@@ -33,28 +33,26 @@ WORKER = (sys.executable, "-P", "-m", "runs.worker")
 TORCHRUN = (sys.executable, "-P", "-m", "torch.distributed.run")
 
 
-def local(
-    job: Job, job_file: Path, home: Path, *, command: Sequence[str] = WORKER, passed: Sequence[int] = ()
-) -> subprocess.Popen[bytes]:
-    """A worker on this machine: leader of its own process group, tagged, its output in the run's log.txt.
+def local(job: Job, job_file: Path, home: Path, *, command: Sequence[str] = WORKER) -> subprocess.Popen[bytes]:
+    """A worker on this machine. Raises OSError when it cannot start (the job's directory is gone)."""
+    return start([*command, str(job_file), "--home", str(home)], job, home)
 
-    It inherits the open files `passed`. Raises OSError when it cannot start (the job's directory is gone).
+
+def start(command: Sequence[str], job: Job, home: Path, *, passed: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    """A process for the job: leader of its own process group, tagged, its output in the run's log.txt.
+
+    It inherits the open files `passed`. Raises OSError when it cannot start.
     """
     with open_log(job, home) as log:
         return subprocess.Popen(
-            [*command, str(job_file), "--home", str(home)],
+            command,
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             cwd=job.directory, env=python_environment() | variables(job, home), pass_fds=passed,
         )  # fmt: skip
 
 
-def launch(job: Job, job_file: Path, home: Path) -> subprocess.Popen[bytes]:
-    """The launcher that fits: torchrun where the step is shared out, though to one process only."""
-    return (torchrun if is_parallel(job) else local)(job, job_file, home)
-
-
 def is_parallel(job: Job) -> bool:
-    """Whether torchrun starts it."""
+    """Whether torchrun starts it: where the step is shared out, though to one process only."""
     return job.kind == "measure" and job.combo.parallelism != "none"
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from runs.job import Job
-from runs.launchers import Worker, is_parallel, local, open_log, torchrun, variables
+from runs.launchers import Worker, is_parallel, open_log, start, torchrun, variables
 from runs.processes import JOB_VARIABLE
 
 ZYGOTE = (sys.executable, "-P", "-m", "runs.zygote")
@@ -74,7 +74,7 @@ class Nursery:
             return torchrun(job, job_file, home)
         shared = variables(job, home)
         own = {name: shared.pop(name) for name in (JOB_VARIABLE, "TMPDIR")}
-        request = {"arguments": [str(job_file), "--home", str(home)], "tag": own[JOB_VARIABLE], "variables": own}
+        request = {"arguments": [str(job_file), "--home", str(home)], "variables": own}
         packages = {path: os.stat(path).st_mtime_ns for path in sys.path if os.path.isdir(path)}
         found = (job.directory, dict(os.environ), shared, packages)
         directory = os.open(job.directory or ".", os.O_RDONLY | os.O_DIRECTORY)
@@ -84,7 +84,7 @@ class Nursery:
                 worker = Forked(last.zygote, last.channel)
             else:
                 self.close()
-                worker = _of_fresh_zygote(job, job_file, home)
+                worker = _of_fresh_zygote(job, home)
             with open_log(job, home) as log:
                 socket.send_fds(worker.channel, [json.dumps(request).encode()], [log.fileno(), directory])
         finally:
@@ -101,9 +101,9 @@ class Nursery:
             self._worker = None
 
 
-def _of_fresh_zygote(job: Job, job_file: Path, home: Path) -> Forked:
+def _of_fresh_zygote(job: Job, home: Path) -> Forked:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     with theirs:
         number = theirs.fileno()
-        return Forked(local(job, job_file, home, command=(*ZYGOTE, str(number)), passed=(number,)), ours)
+        return Forked(start((*ZYGOTE, str(number)), job, home, passed=(number,)), ours)

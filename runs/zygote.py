@@ -28,7 +28,7 @@ import numpy
 import profiler.preload  # noqa: F401
 
 _SELF = Path("/proc/self")
-_TAG, _NOBODY = b"\0STEPLENS_JOB=", "0" * 16  # runs.processes
+_JOB_VARIABLE, _NOBODY = "STEPLENS_JOB", "0" * 16  # runs.processes
 _GPUS = ("/dev/nvidia", "/dev/dxg")
 _POPULATE_READ, _POPULATE_WRITE = 22, 23  # madvise(2) since Linux 5.14
 
@@ -38,13 +38,11 @@ Page = tuple[int, int, int]  # address, bytes, how to have it
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     while True:
-        message, descriptors, _, _ = socket.recv_fds(channel, 1 << 16, 2)
-        if not message:
+        request = _next(channel)
+        if request is None:
             os._exit(0)  # the scheduler is gone, or wants another; tidying torch up would take half a second
-        request = json.loads(message)
-        _enter(*descriptors)
         # The worker has the job's tag from birth, so that no moment is left in which nobody would find it.
-        if not _carry(request["tag"]) or not _is_pristine():
+        if not _carry(request["variables"][_JOB_VARIABLE]) or not _is_pristine():
             break
         pages = list(_resident())
         if not (pid := os.fork()):
@@ -57,21 +55,32 @@ def main() -> None:
     _work(request)
 
 
-def _enter(log: int, directory: int) -> None:
+def _next(channel: socket.socket) -> dict[str, Any] | None:
+    """The next request, its log and directory taken; None when nobody holds the other end any more."""
+    try:
+        message, descriptors, _, _ = socket.recv_fds(channel, 1 << 16, 2)
+    except ConnectionResetError:  # gone before it read what it had been told
+        return None
+    if not message:
+        return None
+    log, directory = descriptors
     for output in (1, 2):
         os.dup2(log, output)
     os.fchdir(directory)
     os.close(log)
     os.close(directory)
+    request: dict[str, Any] = json.loads(message)
+    return request
 
 
 def _carry(tag: str) -> bool:
     """Write the tag over the one that /proc/PID/environ shows: os.environ is a copy. False where that cannot be."""
     start = int((_SELF / "stat").read_text().rpartition(")")[2].split()[47])
-    at = (b"\0" + (_SELF / "environ").read_bytes()).find(_TAG)
+    before = f"\0{_JOB_VARIABLE}=".encode()
+    at = (b"\0" + (_SELF / "environ").read_bytes()).find(before)
     if not start or at < 0:
         return False
-    ctypes.memmove(start + at + len(_TAG) - 1, tag.encode(), len(tag))
+    ctypes.memmove(start + at + len(before) - 1, tag.encode(), len(tag))
     return True
 
 
@@ -123,7 +132,7 @@ def _attend(channel: socket.socket, pid: int) -> None:
     The worker stays a zombie until the next request, so that its pid is nobody else's while it may be signalled.
     """
     end = os.pidfd_open(pid)
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         channel.send(str(pid).encode())
         ready, _, _ = select.select([channel.fileno(), end], [], [])
         if end in ready:

@@ -23,7 +23,7 @@ from profiler.environment import probe
 from profiler.record import Record
 from profiler.workload import Workload
 from runs.job import Job, measure_job, reference_job, run_folder
-from runs.launchers import launch
+from runs.launchers import is_parallel, local, torchrun
 from runs.processes import end_group, end_strays
 from runs.studies import covering_array
 
@@ -53,6 +53,7 @@ def start(job: Job, gpu: str, home: Path, cores: int) -> Running:
     run_folder(job.job_id, home).mkdir(parents=True, exist_ok=True)
     file = home / f"{job.job_id}.json"
     file.write_text(json.dumps(job.to_dict()), encoding="utf-8")
+    launch = torchrun if is_parallel(job) else local
     return Running(job=job, process=launch(job, file, home), gpu=gpu, started=time.monotonic())
 
 

@@ -194,6 +194,8 @@ def test_a_zygote_ends_with_its_scheduler_and_the_next_one_ends_its_worker(home:
     job_queue.submit([job], home=home, start_scheduler=False)
     command = ["python", "-P", "-m", "runs.scheduler", "--home", str(home)]
     scheduler = subprocess.Popen(command, env=job_queue.python_environment())
+    wait_until((home / "queue/workers" / f"{job.job_id}.json").exists)
+    scheduler.send_signal(signal.SIGSTOP)  # while the zygote imports: nobody reads what it will tell
     wait_until(lambda: (directory / "waits").exists(), 60)
     worker = identify(int((directory / "waits").read_text()))
     assert worker is not None
@@ -203,6 +205,7 @@ def test_a_zygote_ends_with_its_scheduler_and_the_next_one_ends_its_worker(home:
     scheduler.kill()
     scheduler.wait()
     wait_until(lambda: not zygote.is_alive)
+    assert "Traceback" not in job_queue.log_tail(job.job_id, home=home)
     assert worker.is_alive, "it could still finish its run"
     job_queue.ensure_scheduler(home)
     try:
