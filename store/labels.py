@@ -29,8 +29,8 @@ def as_study(single: pd.DataFrame) -> pd.DataFrame:
 def bases(runs: pd.DataFrame) -> list[int | None]:
     """The place among these rows, in the order of the sweep, of the run that each one's label builds on.
 
-    Ladders: the earlier rung of the same workload that is most like it. Most alike, not last: a rung that branched
-    off, or was rejected, carries no other. AGAINST_STACK: the stack. None for baselines, for the stack, and
+    Ladders: of the earlier rungs of the same workload that are done the one most like it: not the last, since a rung
+    that branched off carries no other. AGAINST_STACK: the stack. None for baselines, for the stack, and
     AGAINST_BASELINE, whose speedup says it already.
     """
     rungs = runs.to_dict("records")
@@ -63,7 +63,8 @@ def _base(place: int, rungs: list[Rung]) -> int | None:
     earlier = [before for before in reversed(range(place)) if _carries(rungs[before], rung)]
     if rung["sweep_name"] in AGAINST_STACK:
         return next((before for before in earlier if _is_stack(rungs[before])), None)
-    return min(earlier, key=lambda before: _distance(rungs[before], rung), default=None)
+    done = (before for before in earlier if rungs[before]["status"] == "done")
+    return min(done, key=lambda before: _distance(rungs[before], rung), default=None)
 
 
 def _carries(earlier: Rung, rung: Rung) -> bool:

@@ -77,7 +77,7 @@ def _legend(rows: pd.DataFrame) -> str:
     """What the bars' colours judge."""
     against = {"vs stack": "against the stack", "its change": "against the row that its label builds on"}
     whom = against.get(change_heading(rows), "against the baseline")
-    return f"Colour: {whom}, blue is faster, orange slower, grey no difference beyond spread and drift"
+    return f"Colour: {whom}, blue is faster, orange slower, grey no difference beyond spread and drift, or unknown"
 
 
 def change_heading(rows: pd.DataFrame) -> str:
@@ -131,7 +131,7 @@ def _colour(row: pd.Series) -> str:
         return palette.status(row["status"])
     if row["sweep_role"] in ("baseline", "baseline_repeat"):
         return palette.BASELINE
-    return palette.VERDICTS[row["verdict"] if row["change_verdict"] == "unknown" else row["change_verdict"]]
+    return palette.VERDICTS[row["verdict" if pd.isna(row["builds_on"]) else "change_verdict"]]
 
 
 def _hover(row: pd.Series, names: dict[str, str]) -> str:

@@ -218,7 +218,7 @@ def test_ladder_golden(run_ids: list[str]) -> None:
 def test_runs_that_changed_alike_get_their_whole_label() -> None:
     one, two, three = {"attention": "sdpa"}, {"precision": "bf16"}, {"memory_format": "channels_last"}
     combos = [Combo(**changes) for changes in ({}, one, two, three, one | three, two | three)]
-    place = {"workload_key": "w", "sweep_role": "candidate", "sweep_name": "ladder_inference"}
+    place = {"workload_key": "w", "sweep_role": "candidate", "sweep_name": "ladder_inference", "status": "done"}
     rows = [asdict(c) | place | {"sweep_position": i, "combo_label": c.label} for i, c in enumerate(combos)]
     shown = labels.steps(pd.DataFrame(rows))
     assert len(set(shown)) == len(shown)
@@ -257,6 +257,22 @@ def test_a_rung_is_judged_against_what_its_label_builds_on(root: Path, database:
     assert found.loc["s-3", ["builds_on", "change_verdict"]].tolist() == ["s-1", "same"], "not on the slower branch"
     assert found.loc["s-1", ["builds_on", "change_speedup"]].tolist() == ["s-0", found.loc["s-1", "speedup"]]
     assert found.loc[["s-0", "s-4"], ["builds_on", "change_speedup"]].isna().all(axis=None)
+
+
+def test_a_rung_builds_on_one_that_is_done(root: Path, database: Path) -> None:
+    """Of as many different choices the failed run before it would be the nearest, and no ratio could be formed."""
+    default, overhead, autotune = (Combo(compilation=c) for c in ("default", "reduce_overhead", "max_autotune"))
+    for position, combo in enumerate([BASELINE, default, overhead, autotune]):
+        role: Any = "candidate" if position else "baseline"
+        place = SweepPlace(sweep_id="s", name="ladder_inference", position=position, num_jobs=4, role=role)
+        ended: Any = {"status": "failed", "step_ms": None} if combo == overhead else {"step_ms": step_samples(5)}
+        write_run(root, run_id=f"s-{position}", combo=combo, sweep=place, **ended)
+    sync()
+    found = frames.ladder("s").set_index("run_id")
+    assert found["step_label"].tolist()[2:] == [
+        f"+ compile {c} for default" for c in ("reduce_overhead", "max_autotune")
+    ]
+    assert found.loc["s-3", ["builds_on", "change_speedup"]].tolist() == ["s-1", 1.0]
 
 
 def test_around_a_stack_every_change_is_judged_against_the_stack(root: Path, database: Path) -> None:

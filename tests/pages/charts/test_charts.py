@@ -188,6 +188,11 @@ def test_ladder_shows_a_rung_that_costs_what_it_builds_on(tmp_path: Path) -> Non
     notes = [note.text for note in figure.layout.annotations]
     assert "vs stack" in notes
     assert f'<b style="color:{palette.WORSE}">0.909×</b>' in notes
+    elsewhere = rows.assign(change_speedup=None, change_verdict="unknown")  # the stack ran on another machine
+    bars = next(trace for trace in ladder.ladder(elsewhere).data if trace.name == "runs")
+    colours = dict(zip(rows["step_label"], bars.marker.color, strict=True))
+    assert colours["stack"] == palette.VERDICTS["faster"]
+    assert colours["stack + sdpa_efficient"] == palette.VERDICTS["unknown"]
 
 
 def test_ladder_tells_changes_only_where_rows_build_on_one_another(rows: dict[str, pd.DataFrame]) -> None:
