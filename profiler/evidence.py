@@ -75,12 +75,11 @@ def _fact(name: str, value: Any) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         return (
-            "none seen"
-            if not value
-            else ", ".join(
+            ", ".join(
                 f"{key} ({inner} times)" if type(inner) is int else f"{key} {_value(inner)}"
                 for key, inner in value.items()
             )
+            or "none seen"
         )
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_value, value))

@@ -38,6 +38,7 @@ class _Attached:
 _lock = threading.Lock()  # held to look up, attach and detach; never while a query runs
 _running: list[Connection] = []  # none or one
 _files: dict[Path, _Attached] = {}
+_numbers = count(1)  # of a name for each time that a file is attached
 
 
 def start() -> Connection:
@@ -64,7 +65,7 @@ def attach(file: Path, *, read_only: bool) -> None:
     with _lock:
         engine, taken = _engine(), _files.get(file)
         if taken is None:
-            name = next(name for n in count(1) if (name := f"steplens_{n}") not in {f.name for f in _files.values()})
+            name = f"steplens_{next(_numbers)}"
             _attach(engine, file, name, read_only=read_only)
             _files[file] = _Attached(engine=engine, name=name, read_only=read_only)
         elif taken.engine is engine and taken.read_only and read_only:

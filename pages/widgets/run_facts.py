@@ -165,7 +165,8 @@ def show_evidence(rows: pd.DataFrame, record: dict[str, Any]) -> None:
         "out of sight": "What is out of sight was applied, and is no failure: nothing in the trace could show it.",
         "nothing to show": f"Nothing to show: {NO_MARK}.",
     }
-    st.caption(" ".join(why for word, why in told.items() if word in {verdict(*one) for one in judged}))
+    if said := [why for word, why in told.items() if word in {verdict(*one) for one in judged}]:
+        st.caption(" ".join(said))
     if record["schema_version"] < PER_STEP:
         st.caption("This run was recorded before compiled kernels counted once: its Triton kernels are twice as many.")
 
