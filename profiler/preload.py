@@ -2,10 +2,20 @@
 
 With diffusers come torch and its compiler, four fifths of the time that a worker takes to start. torchao asks CUDA for
 GPUs while it is imported, as diffusers' models do with it, and after that no forked process can use one.
+
+Python's collector of cycles would walk over these half a million objects again and again, a second of CPU while they
+are imported and a tenth of a run later, in the midst of timed steps, too: they stay to the end, so it never looks.
 """
 
-import diffusers
-import torch
+import gc
+
+gc.disable()
+
+import diffusers  # noqa: E402
+import torch  # noqa: E402
 
 if torch.version.cuda is None:
     import diffusers.models.unets  # noqa: F401
+
+gc.freeze()
+gc.enable()

@@ -16,8 +16,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 def pytest_configure(config: pytest.Config) -> None:
     # torch, streamlit and the tests are half a million objects: the collector of cycles, which walks over all of them
-    # again and again, took a sixth of the time of tests that run whole sessions. See pytest_collection_finish, too.
-    gc.set_threshold(10_000, 10, 10)
+    # again and again, took a second of their import and a sixth of the time of tests that run whole sessions. It rests
+    # until pytest_collection_finish.
+    gc.set_threshold(0)
     # With -n 2, two processes of two threads each would fight over two cores. torch reads this when it is imported,
     # here and in every process that a test starts.
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -49,6 +50,7 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays to the end: the collector of cycles need not look at it any more."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 @pytest.hookimpl(tryfirst=True)  # before any skipif, which would hide a missing browser

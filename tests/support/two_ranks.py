@@ -1,12 +1,17 @@
-"""What two real processes find out about every parallel strategy, in one launch of torchrun.
+"""What two real processes find out about every parallel strategy.
 
-    torchrun --nproc-per-node=2 -m tests.support.two_ranks FOLDER cpu|cuda
+    torchrun --nproc-per-node=2 -m tests.support.two_ranks FOLDER cuda
+    python -m tests.support.two_ranks FOLDER cpu
 
-The first rank writes FOLDER/found.json: for each rank and case the errors against one process, and what verify says.
+On a CPU they are forked from one that has imported all: half the imports, and no torchrun, which starts the workers of
+tests/runs/test_torchrun.py. The first rank writes FOLDER/found.json: for each rank and case the errors against one
+process, and what verify says.
 """
 
+import gc
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -14,11 +19,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import profiler.preload  # noqa: F401 # isort: skip: before all that loads torch
+
 import torch
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 from torch.distributed import GradBucket
 from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from profiler import numerics, ranks, scaling
@@ -53,11 +61,11 @@ CASES: dict[str, tuple[Combo, Workload]] = {
 
 def launch(folder: Path, device: str) -> Found:
     """Run this file on two processes; what each of them found."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if device == "cuda" else []
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "-m", "tests.support.two_ranks", str(folder), device],
+        [sys.executable, *torchrun, "-m", "tests.support.two_ranks", str(folder), device],
         capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -118,9 +126,27 @@ def half_sharded(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder, device = Path(sys.argv[1]), sys.argv[2]
+    if device == "cuda":
+        rank(folder, device)
+        return
+    gc.freeze()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    start_processes(forked, (folder, port), nprocs=2, start_method="fork")  # type: ignore[no-untyped-call]
+
+
+def forked(number: int, folder: Path, port: int) -> None:
+    """A rank under the variables that torchrun sets."""
+    os.environ |= {"TORCHELASTIC_RUN_ID": "forked", "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    rank(folder, "cpu")
+
+
+def rank(folder: Path, device: str) -> None:
+    """What this process finds; the first one writes what all found."""
     for name, (combo, work) in CASES.items():
-        CASES[name] = combo, replace(work, device=sys.argv[2])  # type: ignore[arg-type]
+        CASES[name] = combo, replace(work, device=device)  # type: ignore[arg-type]
     ranks.take_device(next(iter(CASES.values()))[1])
     own = folder / f"rank{ranks.own_rank()}"
     own.mkdir(exist_ok=True)
