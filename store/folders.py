@@ -53,7 +53,7 @@ def of_run(run_id: str, database: Path) -> Path:
     return found
 
 
-@lru_cache(maxsize=4)  # of one state of the index: a page asks for dozens of folders, and an open takes 15 ms
+@lru_cache(maxsize=4)  # of one state of the index: a page asks for dozens of folders, and to ask DuckDB takes 5 ms
 def _folders(database: Path, state: object) -> dict[str, Path]:
     with db.reading(database) as connection:
         return {run_id: Path(folder) for run_id, folder in db.rows(connection, "folders")}

@@ -51,6 +51,8 @@ CROSS JOIN LATERAL (
         WHEN one.status = 'imported' OR baseline.status = 'imported'
             THEN 'an imported trace does not say with which choices it was made, and its steps ran under a profiler'
         WHEN NOT was_measured(one.status, one.step_ms) THEN 'nothing was timed: the run is ' || one.status
+        WHEN baseline.run_id IS NULL AND one.sweep_id IS NULL
+            THEN 'no baseline of its workload and torch is done on this device since its last boot'
         WHEN baseline.run_id IS NULL THEN 'the sweep has no baseline that is done on this device since its last boot'
         WHEN baseline.status <> 'done' OR NOT was_measured(baseline.status, baseline.step_ms)
             THEN 'the baseline is ' || baseline.status

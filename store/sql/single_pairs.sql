@@ -1,5 +1,6 @@
 -- One row per run of no sweep, and per baseline that one of them is compared with, baselines first: the done run of the
--- baseline, of any sweep or none, on its own device, boot and workload that was nearest in time (null without one).
+-- baseline, of any sweep or none, on its own device, boot and workload, with its own torch, that was nearest in time
+-- (null without one).
 WITH pair AS (
     SELECT
         one.run_id,
@@ -11,6 +12,7 @@ WITH pair AS (
         AND baseline.device_key = one.device_key
         AND baseline.boot_id = one.boot_id
         AND baseline.workload_key = one.workload_key
+        AND baseline.torch = one.torch
     WHERE one.sweep_id IS NULL AND one.status <> 'imported'
     GROUP BY one.run_id
 ),

@@ -296,9 +296,11 @@ def test_runs_of_no_sweep_are_a_study_against_the_nearest_baseline(root: Path, d
     write_run(root, run_id="baseline", workload=GPU_WORKLOAD, step_ms=step_samples(20), sweep=_place("baseline"))
     write_run(root, run_id="fast", combo=fast, workload=GPU_WORKLOAD, step_ms=step_samples(10))
     write_run(root, run_id="alone", combo=fast, step_ms=step_samples(10))
+    upgraded = replace(FIXTURE_GPU, torch="99.0")
+    write_run(root, run_id="later", combo=fast, workload=GPU_WORKLOAD, step_ms=step_samples(5), machine=upgraded)
     sync()
     found = frames.ladder(labels.SINGLE_RUNS).set_index("run_id")
-    assert set(found.index) == {"baseline", "fast", "alone"}, "the baseline of a sweep stands among them"
+    assert set(found.index) == {"baseline", "fast", "alone", "later"}, "the baseline of a sweep stands among them"
     assert found.loc["fast", ["step_label", "sweep_role", "baseline_run_id"]].tolist() == [
         "sdpa",
         "candidate",
@@ -306,10 +308,11 @@ def test_runs_of_no_sweep_are_a_study_against_the_nearest_baseline(root: Path, d
     ]
     assert found.loc["fast", "speedup"] == pytest.approx(2.0)
     assert found.loc["baseline", ["step_label", "sweep_role"]].tolist() == ["baseline", "baseline"]
-    assert pd.isna(found.loc["alone", "speedup"])
+    assert found.loc[["alone", "later"], "speedup"].isna().all(), "of another device, and of another torch"
+    assert found.loc["later", "why_not_comparable"].startswith("no baseline of its workload and torch is done")
     sweeps = frames.sweeps()
     assert sweeps["sweep_id"].tolist()[-1] == labels.SINGLE_RUNS
-    assert sweeps["num_runs"].tolist()[-1] == 2
+    assert sweeps["num_runs"].tolist()[-1] == 3
 
 
 def test_of_every_sweep_it_is_known_what_its_rows_build_on() -> None:
