@@ -110,14 +110,17 @@ def record_training(
     first: int,
     now: Callable[[], float] = time.monotonic,
     agree: Agree = alone,
-) -> int:
-    """Go on training until curve_steps or the time budget is reached, from step number `first`; returns the last."""
-    workload, started, index = subject.workload, now(), first
-    while agree(index < workload.curve_steps and now() - started < BUDGET * workload.min_seconds):
-        watch.note(step(inputs[(index + 1) % len(inputs)], watch.phase))
+) -> list[float]:
+    """Go on training until curve_steps or the time budget is reached, from step number `first`; each step's ms."""
+    workload, started, times = subject.workload, now(), list[float]()
+    while agree(first + len(times) < workload.curve_steps and now() - started < BUDGET * workload.min_seconds):
+        start = clock.mark()
+        loss = step(inputs[(first + len(times) + 1) % len(inputs)], watch.phase)
+        end = clock.mark()
         clock.synchronize()
-        index += 1
-    return index
+        watch.note(loss)
+        times.append(clock.between_ms(start, end))
+    return times
 
 
 def training_note(curves: Curves) -> tuple[str, ...]:

@@ -47,21 +47,24 @@ def warm_up(
     clock: Clock,
     *,
     min_seconds: float,
+    before: Sequence[float] = (),
     now: Callable[[], float] = time.monotonic,
     agree: Agree = alone,
 ) -> int:
     """Repeat the step until the medians of two neighbouring groups of three agree; returns how many it took.
 
-    A workload that is timed for a short while is warmed up for a short while, too.
+    Steps that were taken just before, in milliseconds, count. A workload that is timed for a short while is warmed up
+    for a short while, too.
     """
-    started, times = now(), list[float]()
+    taken = list(before[-6:])
+    started, times = now(), taken.copy()
     while agree(not _is_warm(times, now() - started > WARM_UP_BUDGET * min_seconds)):
         start = clock.mark()
         step(inputs[len(times) % len(inputs)], no_phase)
         end = clock.mark()
         clock.synchronize()
         times.append(clock.between_ms(start, end))
-    return len(times)
+    return len(times) - len(taken)
 
 
 def _is_warm(times: Sequence[float], is_late: bool) -> bool:

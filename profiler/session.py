@@ -177,11 +177,11 @@ def _run(
         found.notes += text.note(subject, schedulers.num_forwards(workload))
 
     kept = curves.Curves()
-    calls_s, graph_peaks = _first_calls(subject, step, inputs, clock, reference, kept, found, progress)
+    calls_s, graph_peaks, curve_ms = _first_calls(subject, step, inputs, clock, reference, kept, found, progress)
     if world.is_first:
         kept.write(folder / "curves.parquet")
     progress("warm_up", "")
-    measure.warm_up(step, inputs, clock, min_seconds=workload.min_seconds, agree=world.agree)
+    measure.warm_up(step, inputs, clock, min_seconds=workload.min_seconds, before=curve_ms, agree=world.agree)
     progress("time", f"at least {workload.min_samples} steps and {workload.min_seconds:g} s")
     num_graphs = compilation.num_graphs()
     own_timing = measure.time_steps(
@@ -260,8 +260,8 @@ def _first_calls(
     kept: curves.Curves,
     found: findings.Findings,
     progress: Progress,
-) -> tuple[list[float], list[memory.Peaks]]:
-    """The first three calls in seconds, and the peaks of recording a graph; what changes from step to step is kept.
+) -> tuple[list[float], list[memory.Peaks], list[float]]:
+    """The first three calls in seconds, the peaks of recording a graph, and the ms of the steps of the curve.
 
     The first call is the fidelity pass: training has changed no weight before it. The curve of the loss begins with
     the second.
@@ -290,13 +290,14 @@ def _first_calls(
             seconds.append(time.monotonic() - started)
             if watch:
                 watch.note(result)
+    curve_ms: list[float] = []
     if watch:
         progress("curve", f"at most {subject.workload.curve_steps} steps of training")
         agree = subject.parallel.world.agree
-        curves.record_training(subject, watch, step, inputs, clock, first=COMPILE_CALLS - 1, agree=agree)
+        curve_ms = curves.record_training(subject, watch, step, inputs, clock, first=COMPILE_CALLS - 1, agree=agree)
         found.notes += curves.training_note(kept)
         found.wrong = found.wrong or curves.divergence(kept)
-    return seconds, graph_peaks
+    return seconds, graph_peaks, curve_ms
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Timing on a clock that only moves when a step says so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -101,15 +101,22 @@ def test_inputs_rotate_through_chunks() -> None:
     assert step.met == [index % 3 for index in range(CHUNK + 4)]
 
 
-def _warm(*durations_ms: float, min_seconds: float = 2.0) -> int:
+def _warm(*durations_ms: float, min_seconds: float = 2.0, before: Sequence[float] = ()) -> int:
     clock = FakeClock()
-    return warm_up(FakeStep(clock, *durations_ms), INPUTS, clock, min_seconds=min_seconds, now=clock.seconds)
+    step = FakeStep(clock, *durations_ms)
+    return warm_up(step, INPUTS, clock, min_seconds=min_seconds, before=before, now=clock.seconds)
 
 
 def test_warm_up_ends_when_two_medians_agree() -> None:
     assert _warm(10.0) == 6
     assert _warm(100.0, 50.0, 30.0, 20.0, 10.0) == 9  # medians of steps 4 to 6 and 7 to 9 are the first to agree
     assert _warm(10.0, 10.0, 10.0, 99.0, 10.1, 10.1) == 6  # a single outlier does not count
+
+
+def test_steps_that_were_taken_before_are_part_of_warming_up() -> None:
+    assert _warm(10.0, before=[99.0] * 60 + [10.0] * 6) == 0
+    assert _warm(10.0, before=[10.0] * 4) == 2
+    assert _warm(10.0, before=[50.0, 40.0, 30.0, 20.0, 15.0, 10.0]) == 4
 
 
 def test_warm_up_gives_up_on_a_step_that_never_settles() -> None:
