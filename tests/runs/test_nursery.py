@@ -26,8 +26,8 @@ from tests.runs.fake_worker import machine
 
 # A user's own factory: no UNet, but what a worker can see of itself, the last thing before the run is rejected.
 FACTORY = """
-import hashlib, json, os, re, signal, subprocess, sys, tempfile, time
-import torch
+import hashlib, json, os, random, re, signal, subprocess, sys, tempfile, time
+import numpy, torch
 
 def look():
     layer = torch.nn.Conv2d(8, 8, 3)
@@ -51,6 +51,7 @@ def look():
     # as ru_maxrss, which for a process that was started by a larger one is at first that one's
     peak = int(re.search(r"VmHWM:\\s+([0-9]+) kB", open("/proc/self/status").read())[1])
     rest = {"scratch": scratch, "peak": peak, "parent": os.getppid()}
+    rest |= {"drawn": random.random(), "drawn by numpy": numpy.random.random()}
     print("a factory speaks")
     with open("seen.json", "w") as file:
         file.write(json.dumps({"see": json.loads(text)} | rest))
@@ -128,7 +129,8 @@ def test_a_forked_worker_sees_what_a_fresh_one_does(nursery: Nursery, home: Path
     assert first["parent"] == second["parent"] == one.zygote.pid == other.zygote.pid, (
         "both were forked from one process"
     )
-    assert len({fresh["scratch"], first["scratch"], second["scratch"]}) == 3
+    for name in ("scratch", "drawn", "drawn by numpy"):
+        assert len({fresh[name], first[name], second[name]}) == 3
     for forked in (first, second):
         more = set(forked["see"].pop("imported")) - set(fresh["see"]["imported"])
         assert more <= {"profiler.preload"}
@@ -178,8 +180,10 @@ def test_another_environment_is_another_zygote_which_forks_nobody_where_that_is_
     home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(Nursery()) as nursery:
-        before = start(nursery, job_of("wait", directory), home)
-        end_group(before.pid)
+        before = start(nursery, job_of("fall", directory), home)
+        assert before.wait(60) == 7
+        assert isinstance(before, Forked)
+        assert before.is_over, "it could fork another"
         monkeypatch.setenv("TORCH_CACHING_PRECOMPILE", "1")
         found, _, worker = seen(nursery, home, directory)
         assert worker.pid == _zygote(worker) != _zygote(before)
