@@ -41,6 +41,7 @@ def serve(
     launch: launchers.Launch,
     *,
     idle_s: float = IDLE_S,
+    poll_s: float = POLL_S,
     count_oom_kills: Callable[[], int] = num_oom_kills,
 ) -> bool:
     """Run the queue until it was idle for idle_s; False at once when another process serves this home.
@@ -48,7 +49,7 @@ def serve(
     Raises OSError when home cannot be written.
     """
     queue_folder.make_folders(home)
-    scheduler = Scheduler(home=home, launch=launch, idle_s=idle_s, count_oom_kills=count_oom_kills)
+    scheduler = Scheduler(home=home, launch=launch, idle_s=idle_s, poll_s=poll_s, count_oom_kills=count_oom_kills)
     has_served = False
     while True:
         with _elected(home) as is_elected:
@@ -68,6 +69,7 @@ class Scheduler:
     home: Path
     launch: launchers.Launch
     idle_s: float = IDLE_S
+    poll_s: float = POLL_S
     count_oom_kills: Callable[[], int] = num_oom_kills
     has_probed: bool = field(default=False, init=False)
 
@@ -84,7 +86,7 @@ class Scheduler:
             elif time.monotonic() - idle_since >= self.idle_s:
                 return
             else:
-                time.sleep(POLL_S)
+                time.sleep(self.poll_s)
 
     def has_work(self) -> bool:
         """Whether any waiting job may start."""
@@ -170,7 +172,7 @@ class Scheduler:
             identity = identify(process.pid)
             if identity:
                 write_json(self._worker_file(job), identity.to_dict())
-            return supervise(job, process, self.home, POLL_S, _log)
+            return supervise(job, process, self.home, self.poll_s, _log)
         except BaseException:  # SIGTERM, or a disk that is full: leave no worker behind
             end_group(process.pid)
             end_strays(job.job_id)

@@ -82,7 +82,7 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 15.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def end_detached(home: Path) -> None:

@@ -19,5 +19,6 @@ if __name__ == "__main__":
         return len(ran.read_text().split()) if (home / "short-of-memory").exists() and ran.exists() else 0
 
     launch = partial(local, command=(sys.executable, str(worker)))
-    has_served = serve(home, launch, idle_s=float(sys.argv[2]), count_oom_kills=count_oom_kills)
+    idle_s = float(sys.argv[2])
+    has_served = serve(home, launch, idle_s=idle_s, poll_s=0.03, count_oom_kills=count_oom_kills)
     print("served" if has_served else "not elected", flush=True)

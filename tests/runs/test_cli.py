@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from profiler.combo import FAMILIES
 from profiler.record import Record, SweepPlace
 from profiler.workload import Workload
-from runs import job_queue, queue_folder
+from runs import job_queue, queue_folder, watch
 from runs.__main__ import app
 from runs.budget import Budget, read_budget, set_budget
 from runs.cli_options import parse_duration
@@ -31,8 +31,9 @@ GRID = ("sweep", "grid", "--model", "fake:ok", "--device", "cpu", "--attention",
 
 
 @pytest.fixture(autouse=True)
-def _known_machine(home: Path) -> None:
+def _known_machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_machine(machine(), home)
+    monkeypatch.setattr(watch, "POLL_S", 0.05)
 
 
 TWO = {"attention": ["math", "sdpa"]}
