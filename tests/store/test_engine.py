@@ -83,7 +83,9 @@ def test_a_file_that_broke_disturbs_no_other(one: Path) -> None:
         assert _numbers(connection) == [2], "it was committed"
 
 
-def test_a_duckdb_that_gave_up_is_replaced_and_others_come_to_their_end(one: Path) -> None:
+def test_a_duckdb_that_gave_up_is_replaced_and_others_come_to_their_end(
+    one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with db.reading(one) as reader:
         (broken,) = engine._running
         with pytest.raises(duckdb.InternalException), db.scratch():
@@ -92,5 +94,8 @@ def test_a_duckdb_that_gave_up_is_replaced_and_others_come_to_their_end(one: Pat
             assert connection.sql("SELECT 1").fetchall() == [(1,)]
         assert engine._running != [broken]
         assert _numbers(reader) == [1]
+        monkeypatch.setattr(db, "WAIT_S", 0.1)
+        with pytest.raises(StoreError, match="another thread of this process"), db.reading(one):
+            pass  # nobody joins the one that gave up
     with db.reading(one) as connection:
         assert _numbers(connection) == [1]

@@ -225,6 +225,17 @@ def test_runs_that_changed_alike_get_their_whole_label() -> None:
     assert shown[4] == "sdpa · channels_last"
 
 
+def test_of_rungs_as_near_one_is_added_to_rather_than_taken_from() -> None:
+    """Where the rung failed that both a branch and the next rung were built on."""
+    one = Combo(attention="sdpa")
+    lost = replace(one, memory_format="channels_last")
+    combos = [one, lost, replace(lost, checkpointing="full"), replace(lost, compilation="default")]
+    place = {"workload_key": "w", "sweep_role": "candidate", "sweep_name": "ladder_train"}
+    rows = [asdict(c) | place | {"sweep_position": i, "combo_label": c.label} for i, c in enumerate(combos)]
+    shown = labels.steps(pd.DataFrame(rows).assign(status=["done", "failed", "done", "done"]))
+    assert shown[3] == "+ channels_last + compile default"
+
+
 def test_rows_that_do_not_build_on_one_another_do_not_look_so(root: Path, database: Path) -> None:
     stack = {"attention": ["sdpa"], "precision": ["bf16"]}
     for name, families in (("around", stack), ("leave_one_out", stack), ("pairs", stack), ("one_at_a_time", {})):

@@ -113,7 +113,7 @@ def _check_modules(traced: Trace, made: Subject, choice: str) -> None:
 def test_what_a_replay_leaves_out_counts_by_its_time() -> None:
     """One call of a backward launches several kernels: counted by calls, a third of the work looked like a tenth."""
     made, _ = subject(workload(mode="train"))
-    launched = (launch(number, start) for number, start in enumerate((2, 10, 11, 12)))
+    launched = [launch(number, start) for number, start in enumerate((2, 10, 11, 12))]
     kernels = [kernel("sm90_gemm", 20 + 10 * n, 30 + 10 * n, correlation=n) for n in range(4)]
     by_hand = (op("aten::convolution_backward", 9, 14), op("aten::cudnn_convolution_backward", 10, 13))
     found = Found(attributed(step(0, 100), op("CompiledFunction", 1, 5), *by_hand, *launched, *kernels))
@@ -122,6 +122,12 @@ def test_what_a_replay_leaves_out_counts_by_its_time() -> None:
     seen, finding = compilation.check(Evidence(family="compilation", choice="reduce_overhead"), traced, replayed)
     assert seen["share_compiled"] == 0.25
     assert finding == "only 25% of the matmuls and convolutions ran in compiled code"
+    kernels[1:2] = [kernel("nchwToNhwcKernel", 30, 40, correlation=1)]  # no convolution by its class
+    found = Found(attributed(step(0, 100), *by_hand, *launched, *kernels[1:]))
+    seen, _ = compilation.check(
+        Evidence(family="compilation", choice="reduce_overhead"), replace(traced, found=found), replayed
+    )
+    assert seen["share_compiled"] == 0
 
 
 def test_of_a_recorded_step_nobody_knows_what_was_compiled(tmp_path: Path) -> None:
