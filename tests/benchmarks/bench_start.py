@@ -11,19 +11,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.support.live_app import local_page, running_app, running_browser
-
-PORT = 8597
+from tests.support.live_app import free_port, local_page, running_app, running_browser
 
 
 def main() -> None:
     cards, charts = list[float](), list[float]()
     for _ in range(5):
+        port = free_port()
         # The browser is there already, as a user's is.
-        with tempfile.TemporaryDirectory() as home, running_browser() as browser, local_page(browser, PORT) as page:
+        with tempfile.TemporaryDirectory() as home, running_browser() as browser, local_page(browser, port) as page:
             started = time.monotonic()
-            with running_app(Path(home), PORT):
-                page.goto(f"http://127.0.0.1:{PORT}")
+            with running_app(Path(home), port):
+                page.goto(f"http://127.0.0.1:{port}")
                 page.get_by_text("Fastest").first.wait_for()
                 cards.append(time.monotonic() - started)
                 page.locator(".js-plotly-plot .main-svg").first.wait_for()

@@ -16,13 +16,10 @@ from profiler.machine import Machine
 from profiler.traces.read import read_trace
 from runs.machine_file import OPTIONAL_PACKAGES, write_machine
 from runs.processes import boot_id
-from tests.support.live_app import local_page, opened, running_app, running_browser
+from tests.support.live_app import free_port, local_page, opened, running_app, running_browser
 from tests.support.run_folders import FIXTURE_CPU, write_ladder
 from tests.support.traces import SDPA
 
-PORT = 8599
-URL = f"http://127.0.0.1:{PORT}"
-FRESH_PORT = 8597
 PAGES = Path(__file__).parents[2] / "pages"
 MAGIC = {"PNG": b"\x89PNG", "SVG": b"<svg", "HTML": b"<!doctype html>", "CSV": b"run_id,"}
 
@@ -33,13 +30,18 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def app(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app on a home with one ladder and a machine that needs no probe."""
     home = tmp_path_factory.mktemp("home")
     write_machine(_this_machine(), home)
     write_ladder(home / "runs", sweep_id="ladder")
-    with running_app(home, PORT):
-        yield URL
+    with running_app(home, port):
+        yield f"http://127.0.0.1:{port}"
 
 
 def _this_machine() -> Machine:
@@ -56,13 +58,13 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(app: str, browser: Browser) -> Iterator[Page]:
-    with local_page(browser, PORT) as page:
+def page(app: str, port: int, browser: Browser) -> Iterator[Page]:
+    with local_page(browser, port) as page:
         yield page
 
 
-def test_navigation_reaches_every_page(page: Page) -> None:
-    opened(page, URL + "/")
+def test_navigation_reaches_every_page(app: str, page: Page) -> None:
+    opened(page, app)
     for name, landmark in {
         "Launch": "What to run",
         "Queue": "One job runs at a time",
@@ -77,8 +79,9 @@ def test_navigation_reaches_every_page(page: Page) -> None:
 
 def test_a_page_may_be_the_first_that_a_server_is_asked_for(browser: Browser, tmp_path: Path) -> None:
     write_machine(_this_machine(), tmp_path)
-    with running_app(tmp_path, FRESH_PORT), local_page(browser, FRESH_PORT) as page:
-        opened(page, f"http://127.0.0.1:{FRESH_PORT}/job_queue")
+    port = free_port()
+    with running_app(tmp_path, port), local_page(browser, port) as page:
+        opened(page, f"http://127.0.0.1:{port}/job_queue")
         expect(page.get_by_text("One job runs at a time")).to_be_visible()
         expect(page.get_by_role("dialog")).to_have_count(0)  # "Page not found", over the right page
         links = [link.get_attribute("href") for link in page.get_by_test_id("stTopNavLink").all()]
@@ -86,28 +89,24 @@ def test_a_page_may_be_the_first_that_a_server_is_asked_for(browser: Browser, tm
     assert {str(link).rpartition("/")[2] or "overview" for link in links} == files, "a first visit finds these only"
 
 
-def test_a_deep_link_opens_its_run(page: Page) -> None:
-    opened(page, URL + "/run?run=ladder-05")
+def test_a_deep_link_opens_its_run_and_the_next_choice_stands_in_the_address(app: str, page: Page) -> None:
+    opened(page, f"{app}/run?run=ladder-05")
     expect(page.get_by_text("ladder-05").first).to_be_visible()
     expect(page.get_by_role("heading", name="sdpa · bf16 · channels_last").first).to_be_visible()
-
-
-def test_a_chosen_run_stands_in_the_address(page: Page) -> None:
-    opened(page, URL + "/run?run=ladder-05")
     page.get_by_role("combobox").first.fill("oom")  # the list is long: type to find it, as one does
     page.get_by_role("option").filter(has_text="oom").first.click()
     expect(page.get_by_text("CUDA out of memory").first).to_be_visible()
     page.wait_for_url("**/run?run=ladder-07")
 
 
-def test_a_deep_link_opens_its_comparison(page: Page) -> None:
-    opened(page, URL + "/compare?baseline=ladder-00&run=ladder-02&run=ladder-05")
+def test_a_deep_link_opens_its_comparison(app: str, page: Page) -> None:
+    opened(page, f"{app}/compare?baseline=ladder-00&run=ladder-02&run=ladder-05")
     expect(page.get_by_text("step_ms relative to baseline").first).to_be_visible()
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
 
 
-def test_a_chart_can_be_saved_in_every_form(page: Page, tmp_path: Path) -> None:
-    opened(page, URL + "/")
+def test_a_chart_can_be_saved_in_every_form(app: str, page: Page, tmp_path: Path) -> None:
+    opened(page, app)
     box = page.locator(".st-key-chart-download-overview_ladder")
     for kind, magic in MAGIC.items():
         if not page.get_by_role("button", name=kind, exact=True).first.is_visible():
@@ -121,10 +120,10 @@ def test_a_chart_can_be_saved_in_every_form(page: Page, tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "saved.csv")) == 10
 
 
-def test_a_dropped_trace_becomes_a_run_and_gives_a_slice(page: Page, tmp_path: Path) -> None:
+def test_a_dropped_trace_becomes_a_run_and_gives_a_slice(app: str, page: Page, tmp_path: Path) -> None:
     plain = tmp_path / "plain.json"
     plain.write_bytes(gzip.decompress(SDPA.read_bytes()))  # more than the server's own limit of 1 MB
-    opened(page, URL + "/imports")
+    opened(page, f"{app}/imports")
     page.set_input_files("input[type=file]", plain)
     page.get_by_role("link", name="Open it").click()
     expect(page.get_by_text("An imported trace").first).to_be_visible()
@@ -136,8 +135,8 @@ def test_a_dropped_trace_becomes_a_run_and_gives_a_slice(page: Page, tmp_path: P
     assert len(read_trace(tmp_path / "slice.json.gz").device) == 1176
 
 
-def test_charts_follow_the_theme(page: Page) -> None:
+def test_charts_follow_the_theme(app: str, page: Page) -> None:
     page.emulate_media(color_scheme="dark")
-    opened(page, URL + "/")
+    opened(page, app)
     background = page.locator(".js-plotly-plot .main-svg").first
     expect(background).to_have_css("background-color", "rgb(18, 22, 28)")

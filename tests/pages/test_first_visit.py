@@ -15,10 +15,8 @@ from playwright.sync_api import Browser, Page, expect
 from pages.charts.export import find_browser
 from runs import job_queue
 from store.folders import RECORDED_ROOT
-from tests.support.live_app import local_page, opened, running_app, running_browser
+from tests.support.live_app import free_port, local_page, opened, running_app, running_browser
 
-PORT = 8598
-URL = f"http://127.0.0.1:{PORT}"
 NUM_RUNS = 10  # on a CPU
 PATIENCE_S = 900  # beside other work; on two quiet cores it takes less than 4 min
 
@@ -37,8 +35,10 @@ def browser() -> Iterator[Browser]:
 
 def test_a_newcomer_measures_their_machine_though_the_app_is_killed(browser: Browser, tmp_path: Path) -> None:
     assert any(RECORDED_ROOT.glob("*/*/record.json")), "the recorded study is part of the first page"
-    with running_app(tmp_path, PORT) as server, local_page(browser, PORT) as page:
-        opened(page, URL)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with running_app(tmp_path, port) as server, local_page(browser, port) as page:
+        opened(page, url)
         expect(page.get_by_text("NVIDIA H200").first).to_be_visible()
         expect(page.locator(".js-plotly-plot").first).to_be_visible()
         page.get_by_role("button", name="Measure this machine").click(timeout=90_000)  # after the probe
@@ -47,8 +47,8 @@ def test_a_newcomer_measures_their_machine_though_the_app_is_killed(browser: Bro
         _save_a_chart(page, tmp_path)
         server.send_signal(signal.SIGKILL)
         server.wait(timeout=20)
-    with running_app(tmp_path, PORT), local_page(browser, PORT) as page:
-        opened(page, f"{URL}/job_queue")
+    with running_app(tmp_path, port), local_page(browser, port) as page:
+        opened(page, f"{url}/job_queue")
         _wait_for(lambda: len(_records(tmp_path)) == NUM_RUNS)
         records = _records(tmp_path)
         assert [r["cause"] for r in records if r["status"] != "done"] == []
@@ -57,9 +57,9 @@ def test_a_newcomer_measures_their_machine_though_the_app_is_killed(browser: Bro
             r for r in records if r["combo"]["compilation"] == "default" and r["workload"]["mode"] == "inference"
         )
         query = f"baseline={baseline['run_id']}&run={other['run_id']}"
-        opened(page, f"{URL}/compare?{query}")
+        opened(page, f"{url}/compare?{query}")
         expect(page.get_by_text("step_ms relative to").first).to_be_visible()
-        opened(page, f"{URL}/run?run={other['run_id']}")
+        opened(page, f"{url}/run?run={other['run_id']}")
         expect(page.get_by_role("heading", name="sdpa · compile default").first).to_be_visible()
         expect(page.get_by_text("confirmed").first).to_be_attached()
     assert not job_queue.waiting_jobs(home=tmp_path)

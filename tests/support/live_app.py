@@ -1,6 +1,7 @@
 """The real app as a process, and a page of the system's Chromium that talks to nobody else."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,12 @@ expect.set_options(timeout=20_000)  # ms; shared machines are slow at times
 
 ROOT = Path(__file__).parents[2]
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+def free_port() -> int:
+    """A port that nobody listens on: other checkouts may run the same tests at the same time."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 @contextmanager
@@ -49,7 +56,8 @@ def local_page(browser: Browser, port: int) -> Iterator[Page]:
     """A page that fails the test when the app raises or asks anyone else than this machine for anything."""
     own = (f"http://127.0.0.1:{port}/", f"ws://127.0.0.1:{port}/", "data:", "blob:")
     outside: list[str] = []
-    with browser.new_page(viewport={"width": 1440, "height": 1000}) as page:
+    # Without motion: to draw fades and a turning wheel without a GPU takes a fifth of the browser's time.
+    with browser.new_page(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce") as page:
         page.set_default_timeout(30_000)
         page.on("request", lambda request: None if request.url.startswith(own) else outside.append(request.url))
         yield page
