@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ _STUDIES = ROOT / "runs" / "reference"
 RECORDED = (SDPA, CHANNELS_LAST, EAGER, COMPILED, TRAIN)
 
 Row = dict[str, Any]
+
+
+@cache  # read when the first test asks: every worker of xdist collects every file
+def recorded(file: Path) -> Attribution:
+    """A recorded trace, read and attributed."""
+    return attribute(read_trace(file))
 
 
 def event(category: str, name: str, start: int, end: int, *, thread: int | str = 1, **args: Any) -> Row:

@@ -4,6 +4,7 @@ import copy
 import gzip
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from profiler.traces.attribute import Attribution, attribute
 from profiler.traces.columns import Trace
 from profiler.traces.health import health
 from profiler.traces.read import read_trace
-from tests.support.traces import SDPA, Row, attributed, event, kernel, launch, op, read_text, step
+from tests.support.traces import SDPA, Row, attributed, event, kernel, launch, op, read_text, recorded, step
 
-FILE: dict[str, Any] = json.loads(gzip.decompress(SDPA.read_bytes()))
-PLAIN = attribute(read_trace(SDPA))
+
+@cache
+def _file() -> dict[str, Any]:
+    whole: dict[str, Any] = json.loads(gzip.decompress(SDPA.read_bytes()))
+    return whole
 
 
 def _operators(found: Attribution) -> list[tuple[str, str | None]]:
@@ -85,37 +89,38 @@ def _huge_ids(events: list[Row]) -> None:
     ids=lambda change: change.__name__.strip("_"),
 )
 def test_another_writers_trace_has_the_same_operators(change: Callable[[list[Row]], None]) -> None:
-    changed = copy.deepcopy(FILE)
+    changed = copy.deepcopy(_file())
     change(changed["traceEvents"])
     found = attribute(read_text(json.dumps(changed)))
-    assert _operators(found) == _operators(PLAIN)
+    assert _operators(found) == _operators(recorded(SDPA))
     if change is not _since_1970:  # a double that holds microseconds since 1970 has lost the nanoseconds
-        assert (found.work.duration_ns == PLAIN.work.duration_ns).all()
-        assert (np.diff(found.work.start_ns) == np.diff(PLAIN.work.start_ns)).all()
+        assert (found.work.duration_ns == recorded(SDPA).work.duration_ns).all()
+        assert (np.diff(found.work.start_ns) == np.diff(recorded(SDPA).work.start_ns)).all()
 
 
 @pytest.mark.parametrize("indent", [None, 0, 1, 4])
 def test_the_layout_of_the_text_does_not_matter(indent: int | None) -> None:
-    assert _same(read_text(json.dumps(FILE, indent=indent)))
-    assert _same(read_text(json.dumps({k: FILE[k] for k in sorted(FILE, key=lambda key: key != "traceEvents")})))
+    assert _same(read_text(json.dumps(_file(), indent=indent)))
+    assert _same(read_text(json.dumps({k: _file()[k] for k in sorted(_file(), key=lambda key: key != "traceEvents")})))
 
 
 def _same(trace: Trace) -> bool:
-    return trace.metadata == PLAIN.trace.metadata and bool((trace.device.start_ns == PLAIN.trace.device.start_ns).all())
+    plain = recorded(SDPA).trace
+    return trace.metadata == plain.metadata and bool((trace.device.start_ns == plain.device.start_ns).all())
 
 
 def test_without_steps_and_ranges_the_whole_trace_is_one_step() -> None:
-    events = [one for one in FILE["traceEvents"] if one.get("cat") not in ("user_annotation", "gpu_user_annotation")]
-    found = attribute(read_text(json.dumps(FILE | {"traceEvents": events})))
-    assert (found.num_steps, len(found.traced)) == (1, len(PLAIN.work))
+    events = [one for one in _file()["traceEvents"] if one.get("cat") not in ("user_annotation", "gpu_user_annotation")]
+    found = attribute(read_text(json.dumps(_file() | {"traceEvents": events})))
+    assert (found.num_steps, len(found.traced)) == (1, len(recorded(SDPA).work))
     assert {found.phases.names[code] for code in found.work.phase} == {"forward"}
     assert "steps" in health(found).why_empty
 
 
 def test_a_trace_of_the_gpu_alone_is_read() -> None:
-    events = [one for one in FILE["traceEvents"] if one.get("cat") in ("kernel", "gpu_memset")]
-    found = attribute(read_text(json.dumps(FILE | {"traceEvents": events})))
-    assert len(found.traced) == len(PLAIN.work)
+    events = [one for one in _file()["traceEvents"] if one.get("cat") in ("kernel", "gpu_memset")]
+    found = attribute(read_text(json.dumps(_file() | {"traceEvents": events})))
+    assert len(found.traced) == len(recorded(SDPA).work)
     assert {row for _, row in _operators(found)} == {None}
     assert not health(found).is_whole
 
@@ -146,7 +151,7 @@ def test_streams_that_wait_are_kept_apart_from_work() -> None:
 
 
 def test_a_gzip_without_the_ending_and_of_several_members_is_read(tmp_path: Path) -> None:
-    text = json.dumps(FILE).encode()
+    text = json.dumps(_file()).encode()
     file = tmp_path / "trace"
     file.write_bytes(gzip.compress(text[:1_000_000]) + gzip.compress(text[1_000_000:]))
     assert _same(read_trace(file))

@@ -8,23 +8,32 @@ import pyarrow.parquet as pq
 import pytest
 
 from profiler.traces import views
-from profiler.traces.attribute import attribute
 from profiler.traces.breakdown import breakdown
 from profiler.traces.ledger import knows_modules, ledger, median_step, pieces_of, walls
-from profiler.traces.read import read_trace
 from profiler.traces.views import write_views
-from tests.support.traces import CHANNELS_LAST, RECORDED, TRAIN, attributed, kernel, launch, module, op, phase, step
+from tests.support.traces import (
+    CHANNELS_LAST,
+    RECORDED,
+    TRAIN,
+    attributed,
+    kernel,
+    launch,
+    module,
+    op,
+    phase,
+    recorded,
+    step,
+)
 
 TABLES = {
     *("steps", "ledger", "kernel_kinds", "operators", "roofline", "critical_path", "attention", "collectives"),
     "forwards",
 }
-FOUND = {file: attribute(read_trace(file)) for file in RECORDED}
 
 
 @pytest.mark.parametrize("file", RECORDED, ids=lambda path: path.parent.name[-13:])
 def test_the_rows_sum_to_the_wall_time_and_to_the_breakdown(file: Path) -> None:
-    found = FOUND[file]
+    found = recorded(file)
     wall_ns = walls(found)
     number = median_step(wall_ns)
     rows, parts = ledger(found, number).to_pylist(), Counter[str]()
@@ -60,7 +69,7 @@ def test_the_median_step_is_the_shorter_of_two() -> None:
 
 
 def test_a_run_folder_keeps_tables_and_a_summary_in_few_bytes(tmp_path: Path) -> None:
-    write_views(FOUND[TRAIN], tmp_path)
+    write_views(recorded(TRAIN), tmp_path)
     kept = {path.stem: path for path in (tmp_path / "views").iterdir()}
     assert set(kept) == TABLES | {"summary"}
     assert sum(path.stat().st_size for path in kept.values()) < 120_000
@@ -73,11 +82,11 @@ def test_a_run_folder_keeps_tables_and_a_summary_in_few_bytes(tmp_path: Path) ->
 
 def test_a_table_that_is_cut_says_what_was_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "MOST_ROWS", 10)
-    write_views(FOUND[CHANNELS_LAST], tmp_path)
+    write_views(recorded(CHANNELS_LAST), tmp_path)
     cut = json.loads((tmp_path / "views" / "summary.json").read_text())["cut"]["kernel_kinds"]
     kept = sum(pq.read_table(tmp_path / "views" / "kernel_kinds.parquet")["total_ns"].to_pylist())
     assert cut["num_rows"] > 10
-    assert kept + cut["left_out_ns"] == int(FOUND[CHANNELS_LAST].traced.duration_ns.sum())
+    assert kept + cut["left_out_ns"] == int(recorded(CHANNELS_LAST).traced.duration_ns.sum())
 
 
 def test_a_trace_without_operators_still_has_views(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from profiler.traces.attribute import attribute
 from profiler.traces.breakdown import step_windows
 from profiler.traces.communication import collectives, overlap
 from profiler.traces.counted import op_flop
@@ -15,7 +14,6 @@ from profiler.traces.health import health
 from profiler.traces.launches import launch_statistics
 from profiler.traces.operators import kernel_summary, operator_table
 from profiler.traces.products import work_of
-from profiler.traces.read import read_trace
 from profiler.traces.roofline import roofline
 from profiler.traces.tensor_cores import evidence
 from profiler.traces.unet import attention_by_resolution, blocks, denoising_steps, module_tree
@@ -33,10 +31,10 @@ from tests.support.traces import (
     module,
     op,
     phase,
+    recorded,
     step,
 )
 
-FOUND = {file: attribute(read_trace(file)) for file in RECORDED}
 LAUNCHED = (
     *(step(0, 100), op("aten::linear", 0, 30, external=1), op("aten::addmm", 5, 25, external=2)),
     *(launch(1, 10), launch(2, 20), launch(3, 27)),
@@ -84,7 +82,7 @@ def test_collectives_are_hidden_where_something_computes() -> None:
     (row,) = collectives(found).to_pylist()
     assert (row["collective"], row["message_bytes"], row["num_ranks"]) == ("allreduce", 4000, 4)
     assert row["bus_gbs"] == pytest.approx(4000 * 2 * 3 / 4 / 40)
-    assert overlap(FOUND[SDPA]).hidden_share is None
+    assert overlap(recorded(SDPA)).hidden_share is None
 
 
 @pytest.mark.parametrize(
@@ -156,21 +154,21 @@ def test_products_have_their_flop(
 
 @pytest.mark.parametrize("file", [EAGER, SDPA], ids=["math", "sdpa"])
 def test_a_traces_flop_are_those_counted_on_the_model(file: Path) -> None:
-    flop = op_flop(FOUND[file])
+    flop = op_flop(recorded(file))
     record = json.loads((EAGER.parent / "record.json").read_text())  # the same UNet at the same batch
     assert flop[flop > 0].sum() == round(record["metrics"]["step_tflop"] * 1e12)
 
 
 def test_no_operator_is_faster_than_its_roof() -> None:
     for file in (EAGER, SDPA, TRAIN):
-        rows = [row for row in roofline(FOUND[file]).to_pylist() if row["flop"] and row["roof_share"]]
+        rows = [row for row in roofline(recorded(file)).to_pylist() if row["flop"] and row["roof_share"]]
         assert len(rows) > 20
         assert all(row["roof_share"] < 1.1 for row in rows)
-    fp32 = [row for row in roofline(FOUND[EAGER]).to_pylist() if row["flop"]]
+    fp32 = [row for row in roofline(recorded(EAGER)).to_pylist() if row["flop"]]
     assert {row["tensor_cores"] for row in fp32} == {"none by name"}  # strict fp32
-    half = [row for row in roofline(FOUND[SDPA]).to_pylist() if row["flop"]]
+    half = [row for row in roofline(recorded(SDPA)).to_pylist() if row["flop"]]
     assert {row["tensor_cores"] for row in half[:20]} == {"by name", "by rate"}
-    assert roofline(FOUND[COMPILED]).num_rows <= 3  # a replayed graph has no operators
+    assert roofline(recorded(COMPILED)).num_rows <= 3  # a replayed graph has no operators
 
 
 IN_UNET = (
@@ -205,7 +203,7 @@ def test_time_by_module_block_resolution_and_denoising_step() -> None:
 
 @pytest.mark.parametrize("file", RECORDED, ids=lambda path: path.parent.name[-13:])
 def test_the_critical_path_fills_the_step(file: Path) -> None:
-    found = FOUND[file]
+    found = recorded(file)
     path, (start, end) = critical_path(found).to_pylist(), step_windows(found)
     assert sum(row["duration_ns"] for row in path) == int((end - start).sum())
     assert all(a["start_ns"] + a["duration_ns"] == b["start_ns"] for a, b in pairwise(path))
@@ -310,16 +308,16 @@ def test_kernels_and_waits_without_length_end_the_walk() -> None:
 
 
 def test_a_whole_trace_is_in_good_health_and_says_what_it_lacks() -> None:
-    card = health(FOUND[SDPA])
+    card = health(recorded(SDPA))
     assert card.is_whole
     assert (card.unattributed_share, card.graph_share, card.num_events) == (0, 0, 13065)
     assert set(card.why_empty) == {"modules", "backward", "communication"}
-    assert health(FOUND[COMPILED]).graph_share == pytest.approx(1, abs=0.01)
+    assert health(recorded(COMPILED)).graph_share == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("file", [COMPILED, TRAIN])
 def test_a_compiled_trace_of_ours_says_why_it_names_no_modules(file: Path) -> None:
-    assert "compiled as a whole" in health(FOUND[file]).why_empty["modules"]
+    assert "compiled as a whole" in health(recorded(file)).why_empty["modules"]
 
 
 def test_a_trace_without_modules_says_what_would_give_them() -> None:
