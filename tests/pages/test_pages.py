@@ -74,6 +74,10 @@ def test_overview_of_a_fresh_machine_shows_a_recorded_ladder(make_home: Make, op
     assert not app.exception
     [study] = [box for box in app.selectbox if box.label == "Study"]
     assert study.value == "older"
+    assert "change_speedup" in app.dataframe[0].value
+    num_runs = len(app.dataframe[0].value)
+    app.toggle(key="overview_all").set_value(True).run()
+    assert len(app.dataframe[0].value) > num_runs, "those of the other study, too, which have no change here"
 
 
 @pytest.mark.parametrize(("status", "is_offered"), [("rejected", True), ("failed", True), ("done", False)])

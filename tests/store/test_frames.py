@@ -305,13 +305,27 @@ def test_around_a_stack_every_change_is_judged_against_the_stack(root: Path, dat
 def test_runs_of_no_sweep_are_a_study_against_the_nearest_baseline(root: Path, database: Path) -> None:
     fast = Combo(attention="sdpa")
     write_run(root, run_id="baseline", workload=GPU_WORKLOAD, step_ms=step_samples(20), sweep=_place("baseline"))
-    write_run(root, run_id="fast", combo=fast, workload=GPU_WORKLOAD, step_ms=step_samples(10))
+    day = timedelta(days=1)
+    elsewhere: dict[str, Any] = {
+        "yesterday": {"started_at": FIRST_START - day},
+        "rebooted": {"machine": replace(FIXTURE_GPU, boot_id="fixture-boot-2")},
+        "wrong": {"status": "wrong"},
+    }
+    for run_id, other in elsewhere.items():
+        place = replace(_place("baseline"), sweep_id=run_id)
+        write_run(root, run_id=run_id, workload=GPU_WORKLOAD, step_ms=step_samples(40), sweep=place, **other)
+    for run_id, started_at in (("fast", FIRST_START + 0.1 * day), ("fast-then", FIRST_START - 0.9 * day)):
+        write_run(
+            root, run_id=run_id, combo=fast, workload=GPU_WORKLOAD, step_ms=step_samples(10), started_at=started_at
+        )
     write_run(root, run_id="alone", combo=fast, step_ms=step_samples(10))
     upgraded = replace(FIXTURE_GPU, torch="99.0")
     write_run(root, run_id="later", combo=fast, workload=GPU_WORKLOAD, step_ms=step_samples(5), machine=upgraded)
     sync()
     found = frames.ladder(labels.SINGLE_RUNS).set_index("run_id")
-    assert set(found.index) == {"baseline", "fast", "alone", "later"}, "the baseline of a sweep stands among them"
+    own = {"fast", "fast-then", "alone", "later"}
+    assert set(found.index) == own | {"baseline", "yesterday"}, "baselines of sweeps stand among them"
+    assert found.loc["fast-then", ["baseline_run_id", "speedup"]].tolist() == ["yesterday", pytest.approx(4.0)]
     assert found.loc["fast", ["step_label", "sweep_role", "baseline_run_id"]].tolist() == [
         "sdpa",
         "candidate",
@@ -323,7 +337,7 @@ def test_runs_of_no_sweep_are_a_study_against_the_nearest_baseline(root: Path, d
     assert found.loc["later", "why_not_comparable"].startswith("no baseline of its workload and torch is done")
     sweeps = frames.sweeps()
     assert sweeps["sweep_id"].tolist()[-1] == labels.SINGLE_RUNS
-    assert sweeps["num_runs"].tolist()[-1] == 3
+    assert sweeps["num_runs"].tolist()[-1] == len(own)
 
 
 def test_of_every_sweep_it_is_known_what_its_rows_build_on() -> None:
