@@ -4,15 +4,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch._inductor.config as inductor
-from torch._inductor.cpu_vec_isa import valid_vec_isa_list
+from torch._inductor.cpu_vec_isa import supported_vec_isa_list, valid_vec_isa_list
 
 
 @contextmanager
 def vector_types() -> Iterator[None]:
     """Kernels are generated with vector types in here; flex attention has no others."""
-    valid_vec_isa_list.cache_clear()  # it is asked once in a process
+    _ask_again()
     try:
         with inductor.patch({"cpp.vec_isa_ok": True}):
             yield
     finally:
-        valid_vec_isa_list.cache_clear()
+        _ask_again()
+
+
+def _ask_again() -> None:
+    """Which types there are is asked once in a process, and each set of them keeps its own answer (torch 2.13)."""
+    valid_vec_isa_list.cache_clear()
+    for isa in supported_vec_isa_list:
+        if hasattr(type(isa).__bool__, "cache_clear"):
+            type(isa).__bool__.cache_clear()
