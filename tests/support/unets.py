@@ -56,8 +56,22 @@ def pixel_unet() -> UNet2DModel:
     )
 
 
+def smallest_unet() -> UNet2DModel:
+    """One ResNet block and one attention layer of two heads: a whole one compiled is half the kernels of the next's."""
+    return UNet2DModel(
+        block_out_channels=(32,),
+        layers_per_block=0,  # an up block has one more
+        norm_num_groups=8,
+        sample_size=8,
+        attention_head_dim=16,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("AttnUpBlock2D",),
+        mid_block_type=None,
+    )
+
+
 def one_level_unet() -> UNet2DModel:
-    """The smallest UNet with attention: what a test of the compiler can afford, a second of g++ for each kernel."""
+    """Three ResNet blocks, two of them of one shape, and an attention layer."""
     return UNet2DModel(
         block_out_channels=(16,),
         layers_per_block=1,
