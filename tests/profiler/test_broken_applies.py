@@ -41,7 +41,7 @@ pytestmark = [
 ]
 TRAIN = workload("tests.support.unets:one_level_conditional_unet", mode="train")
 INFERENCE = workload("tiny", resolution=64)  # for what has no backward, and needs layers of some size
-SMALLEST = workload("tests.support.unets:one_level_unet")  # the compiler is slow, and slower for a backward
+SMALLEST = workload("tests.support.unets:smallest_unet")  # the compiler is slow, and slower for a backward
 Apply = Callable[[str], Subject]  # the real apply of the family, on this subject
 Broken = Callable[[Subject, Apply], Subject]
 
@@ -171,7 +171,7 @@ def _half_of_the_parameters(subject: Subject, real: Apply) -> Subject:
 
 
 def _half_of_the_network(subject: Subject, real: Apply) -> Subject:
-    for block in subject.unet.down_blocks:
+    for block in subject.unet.up_blocks:
         block.compile(mode="default", dynamic=False)
     return subject
 

@@ -20,7 +20,7 @@ from profiler.combo import Combo
 from profiler.optimize import optimize
 from profiler.optims.attention import KernelProcessor
 from profiler.subject import NotApplicable
-from tests.support.unets import conditional_unet, one_level_unet, pixel_unet
+from tests.support.unets import conditional_unet, pixel_unet, smallest_unet
 
 ERROR = {"fp32": 1e-5, "bf16": 3e-2, "bf16_amp": 3e-2}
 
@@ -73,7 +73,7 @@ def test_stable_diffusions_loop_makes_the_same_latents(precision: Any) -> None:
 
 def test_a_compiled_unet_serves_a_pipeline_without_a_compile_per_step() -> None:
     torch.manual_seed(0)
-    unet = one_level_unet().eval()
+    unet = smallest_unet().eval()
     expected = images(unet)
     optimize(unet, Combo(attention="sdpa", compilation="default"))
     torch._dynamo.utils.counters.clear()
