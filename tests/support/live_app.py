@@ -56,7 +56,7 @@ def local_page(browser: Browser, port: int) -> Iterator[Page]:
     """A page that fails the test when the app raises or asks anyone else than this machine for anything."""
     own = (f"http://127.0.0.1:{port}/", f"ws://127.0.0.1:{port}/", "data:", "blob:")
     outside: list[str] = []
-    # Without motion: to draw fades and a turning wheel without a GPU takes a fifth of the browser's time.
+    # Without motion: fades and a turning wheel, drawn without a GPU, keep Chromium's compositor busy.
     with browser.new_page(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce") as page:
         page.set_default_timeout(30_000)
         page.on("request", lambda request: None if request.url.startswith(own) else outside.append(request.url))
