@@ -240,10 +240,14 @@ def record(run_id: str, *, database: Path | None = None) -> dict[str, Any]:
         raise StoreError(f"the record of run {run_id} cannot be read ({error}): python -m store sync") from error
 
 
-def busy_runs(run_ids: Sequence[str], *, database: Path | None = None) -> tuple[str, ...]:
-    """Those of the runs that were timed while other programs kept the machine's cores busy."""
-    notes = {run_id: record(run_id, database=database)["notes"] for run_id in run_ids}
-    return tuple(run_id for run_id, own in notes.items() if any(note.startswith(BUSY) for note in own))
+def disturbed_runs(run_ids: Sequence[str], *, database: Path | None = None) -> tuple[str, ...]:
+    """Those of the runs that were timed while other programs kept the machine's cores busy, or used its GPU."""
+    records = [record(run_id, database=database) for run_id in run_ids]
+    return tuple(
+        str(one["run_id"])
+        for one in records
+        if one["contaminated"] or any(note.startswith(BUSY) for note in one["notes"])
+    )
 
 
 def durations(*, database: Path | None = None) -> pd.DataFrame:

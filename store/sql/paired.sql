@@ -59,6 +59,8 @@ CROSS JOIN LATERAL (
         WHEN one.workload_key IS DISTINCT FROM baseline.workload_key
             THEN 'another workload than the baseline''s ' || baseline.workload_label
         WHEN one.device_key IS NULL OR baseline.device_key IS NULL THEN 'the device is not known'
+        WHEN one.device_key <> baseline.device_key AND one.machine_label = baseline.machine_label
+            THEN 'another ' || one.machine_label || ' than the baseline''s'
         WHEN one.device_key <> baseline.device_key THEN 'another device than the baseline''s ' || baseline.machine_label
         WHEN one.boot_id IS DISTINCT FROM baseline.boot_id THEN 'the machine was restarted since the baseline'
     END AS why_not_comparable

@@ -71,7 +71,7 @@ def test_navigation_reaches_every_page(app: str, page: Page) -> None:
         "Import": "Imported so far",
         "Compare": "All metrics",
         "Run": "All numbers",
-        "Overview": "Fastest faithful",
+        "Overview": "Fastest as exact as eager",
     }.items():
         page.get_by_test_id("stTopNavLink").filter(has_text=re.compile(rf"{name}$")).click()
         expect(page.get_by_text(landmark).first).to_be_visible()

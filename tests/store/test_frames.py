@@ -148,7 +148,7 @@ def test_every_frame_is_in_the_tests_below() -> None:
         for name, value in inspect.getmembers(frames, inspect.isfunction)
         if value.__module__ == frames.__name__ and not name.startswith("_")
     }
-    assert public - {"record", "busy_runs"} == set(COLUMNS), "all but those two answer with a table"
+    assert public - {"record", "disturbed_runs"} == set(COLUMNS), "all but those two answer with a table"
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -420,7 +420,10 @@ def test_why_not_comparable_in_words(root: Path, database: Path) -> None:
     workload = replace(GPU_WORKLOAD, mode="sample")
     write_run(root, run_id="baseline", workload=workload)
     others: dict[str, dict[str, Any]] = {
-        "another device than the baseline's Fixture GPU": {"machine": replace(FIXTURE_GPU, gpu_uuid="GPU-fixture-2")},
+        "another Fixture GPU than the baseline's": {"machine": replace(FIXTURE_GPU, gpu_uuid="GPU-fixture-2")},
+        "another device than the baseline's Fixture GPU": {
+            "machine": replace(FIXTURE_GPU, gpu_name="Other GPU", gpu_uuid="GPU-fixture-3")
+        },
         "the machine was restarted since the baseline": {"machine": replace(FIXTURE_GPU, boot_id="fixture-boot-2")},
         "another workload than the baseline's sd15 sample b2 512 px cuda": {"workload": replace(workload, batch=8)},
         "another workload than the baseline's sd15 sample": {"workload": replace(workload, num_inference_steps=50)},
@@ -436,7 +439,7 @@ def test_why_not_comparable_in_words(root: Path, database: Path) -> None:
     for why, reason in zip(others, comparison["why_not_comparable"].iloc[1:-1], strict=True):
         assert reason.startswith(why)
     assert comparison["speedup"].notna().tolist() == comparison["comparable"].tolist()
-    assert frames.comparison("r4", ["baseline"])["why_not_comparable"].iloc[1] == "the baseline is failed"
+    assert frames.comparison(run_ids[-1], ["baseline"])["why_not_comparable"].iloc[1] == "the baseline is failed"
 
 
 def test_a_cpu_run_pairs_by_the_cpu_even_where_there_is_a_gpu(root: Path, database: Path) -> None:

@@ -113,8 +113,20 @@ def test_the_fastest_runs_say_that_their_baseline_drifted(tmp_path: Path) -> Non
     compare = partial(frames.comparison, database=tmp_path / "index.duckdb")
     said = {card.title: card.run for card in winners.headlines(rows.assign(drift=1.1), compare)}
     assert said["Fastest"].startswith("baseline drifted 110% · ")
-    assert said["Fastest faithful"].startswith("baseline drifted 110% · ")
+    assert said["Fastest as exact as eager"].startswith("baseline drifted 110% · ")
     assert "drifted" not in "".join(card.run for card in winners.headlines(rows, compare))
+
+
+@pytest.mark.parametrize(("error", "wins"), [(1.8e-6, True), (1.8e-2, False)])
+def test_twice_a_rounding_error_is_as_exact_as_eager(error: float, wins: bool, tmp_path: Path) -> None:
+    write_ladder(tmp_path / "runs", sweep_id="ladder")
+    sync([tmp_path / "runs"], tmp_path / "index.duckdb")
+    rows = frames.ladder("ladder", database=tmp_path / "index.duckdb")
+    is_best = rows["step_ms"] == rows.loc[rows["status"] == "done", "step_ms"].min()
+    rows.loc[is_best, ["output_error", "output_error_ratio"]] = error, 2.3
+    cards = winners.headlines(rows, partial(frames.comparison, database=tmp_path / "index.duckdb"))
+    said = {card.title: card.value for card in cards}
+    assert (said["Fastest as exact as eager"] == said["Fastest"]) is wins
 
 
 def test_who_ties_with_the_fastest_and_the_leanest_is_named(tmp_path: Path) -> None:
@@ -131,7 +143,7 @@ def test_who_ties_with_the_fastest_and_the_leanest_is_named(tmp_path: Path) -> N
     rows = frames.ladder("s", database=tmp_path / "index.duckdb")
     cards = winners.headlines(rows, partial(frames.comparison, database=tmp_path / "index.duckdb"))
     said = {card.title: card.run for card in cards}
-    assert said["Fastest"] == "5.00 ms · sdpa · or: sdpa · fusion qkv"
+    assert said["Fastest"] == "5.00 ms · output error 1.0e-06 · sdpa · or: sdpa · fusion qkv"
     assert said["Leanest"] == "0.500× of the baseline · sdpa · or: sdpa · channels_last"
 
 
