@@ -109,14 +109,19 @@ def _row(one: Candidate, seen: Seen, tried: Tried) -> dict[str, Any]:
     row |= {"remedy": one.otherwise or LARGER, "most_ms": one.most_ms}
     if seen.record.combo is None and one.choices:  # a foreign trace: nobody knows what has been chosen
         row["remedy"] = _words(one.choices[0])
-    for choice, combo in _allowed(one, seen.record):
-        run_id, step_ms = tried.siblings.get(combo.key, (None, None))
-        if combo.key in tried.siblings and (step_ms is None or step_ms >= seen.step_ms):
-            continue  # it was tried, and did not help
-        row["remedy"] = _words(choice)
-        if step_ms is not None:
-            row |= {"saves_ms": seen.step_ms - step_ms, "is_measured": True, "run_id": run_id}
-        break
+    allowed = [(choice, combo.key) for choice, combo in _allowed(one, seen.record)]
+    helped = [
+        (step_ms, run_id, choice)
+        for choice, key in allowed
+        for run_id, step_ms in [tried.siblings.get(key, (None, None))]
+        if step_ms is not None and step_ms < seen.step_ms
+    ]
+    untried = [choice for choice, key in allowed if key not in tried.siblings]
+    if helped:  # a measured gain before any bound
+        step_ms, run_id, choice = min(helped, key=lambda found: found[0])
+        row |= {"remedy": _words(choice), "saves_ms": seen.step_ms - step_ms, "is_measured": True, "run_id": run_id}
+    elif untried:
+        row["remedy"] = _words(untried[0])
     else:
         row["remedy"] += _beside(one, seen.record, tried)
     return row | {"share": row["saves_ms"] / seen.step_ms}

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from profiler.combo import Combo
@@ -82,6 +83,12 @@ def recorded(study: str) -> dict[Combo, Record]:
     return {record.combo: record for record in latest_first if record.combo and record.metrics.step_ms}
 
 
+def fourth_loss(combo: Combo) -> float:
+    file = ROOT / "runs/reference" / TRAINING / recorded(TRAINING)[combo].run_id / "curves.parquet"
+    rows = pq.read_table(file).to_pylist()
+    return next(row["y"] for row in rows if (row["name"], row["x"]) == ("loss", 4))
+
+
 def test_what_it_says_of_exchanged_choices_was_recorded() -> None:
     [said] = [part for part in README.split("\n\n") if part.startswith("Two more studies exchange one choice")]
     stack = Combo(precision="bf16", attention="sdpa", cuda_graphs="whole_step")
@@ -103,6 +110,9 @@ def test_what_it_says_of_exchanged_choices_was_recorded() -> None:
         "checkpointing full {ms:.0f} ms and {gib:.1f} GiB": replace(stack, checkpointing="full"),
         "costs time, {ms:.0f} ms": replace(stack, quantization="fp8"),
     }
+    assert f"({fourth_loss(replace(stack, precision='bf16')):.3f} at the fourth, where they have" in said
+    others = {f"{fourth_loss(combo):.3f}" for combo in around if combo.precision != "bf16"}
+    assert others == {"1.207"}
     for words, combo in told.items():
         metrics = around[combo].metrics
         assert words.format(ms=metrics.step_ms, gib=metrics.peak_allocated_gib) in said

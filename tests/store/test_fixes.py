@@ -58,6 +58,13 @@ def test_what_was_measured_takes_the_place_of_the_bound(tmp_path: Path) -> None:
     assert half["saves_ms"] == pytest.approx(EAGER_MS - 40.0)
 
 
+def test_of_what_helped_the_best_comes_before_what_nobody_tried(tmp_path: Path) -> None:
+    beside = [(Combo(precision="bf16_amp"), 45.0), (Combo(precision="fp16_amp"), 50.0)]
+    rows = ranked(tmp_path, *beside, found=recorded(EAGER), step_ms=step_samples(EAGER_MS))
+    half = rows.loc["Products in 32 bits"]
+    assert (half["remedy"], half["is_measured"], half["run_id"]) == ("precision=bf16_amp", True, "other-0")
+
+
 def test_a_remedy_that_did_not_help_gives_way_to_the_next(tmp_path: Path) -> None:
     rows = ranked(tmp_path, (Combo(precision="bf16"), 90.0), found=recorded(EAGER), step_ms=step_samples(EAGER_MS))
     assert rows.loc["Products in 32 bits", "remedy"] == "precision=bf16_amp"
