@@ -43,7 +43,8 @@ def home(make_home: Make, traced: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_run_answers_first_what_to_fix_first(home: None, open_page: Open) -> None:
     app = open_page("run", run="no-modules")
     first = next(element.value for element in app.markdown if "What to fix first" in element.value)
-    assert "1. **Products in 32 bits**: at most" in first
+    assert "1. **Attention writes all scores to memory**: [measured](/run?run=slower)" in first
+    assert "2. **Products in 32 bits**: at most" in first
     assert "Try: `precision=bf16`" in first
     assert first.count("\n2. ") == first.count("\n3. ") == 1
     assert "\n4. " not in first
