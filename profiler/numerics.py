@@ -32,7 +32,7 @@ from profiler.memory import GIB
 from profiler.optims import apply_all
 from profiler.optims.quantization_layers import choose
 from profiler.optims.simulated import simulate
-from profiler.record import write_json
+from profiler.record import ROUNDING, write_json
 from profiler.replay import Replay
 from profiler.steps import forward_and_backward, make_step, no_phase, num_own
 from profiler.subject import Inputs, Subject, UNet, cast_inputs, make_inputs, resolve_resolution
@@ -41,7 +41,6 @@ from profiler.workload import Workload
 
 GRADIENT_SAMPLE = 16_384
 MAX_RATIO = 2.0
-TOLERANCE = 1e-5  # below this relative error, a ratio of two errors is a ratio of two roundings
 FP32_LIMIT = 1e-3  # tf32's own rounding; where plain eager's error is unknown
 QUANTIZED_LIMIT = 0.3  # for 8 bits whatever the yardstick says: a wrong scale in every layer is beyond it
 REFERENCE_VERSION = 1
@@ -166,7 +165,7 @@ def is_wrong(error: float | None, eager_error: float | None, precision: str) -> 
     if error is None:
         return False
     if eager_error is not None:
-        return not error <= MAX_RATIO * eager_error + TOLERANCE
+        return not error <= MAX_RATIO * eager_error + ROUNDING
     return not error <= FP32_LIMIT if precision in ("fp32", "tf32") else not math.isfinite(error)
 
 
@@ -174,7 +173,7 @@ def is_wrong_in_8_bits(error: float | None, simulated: float | None) -> bool:
     """The same for quantized layers: at most twice the error of the simulation, and always within QUANTIZED_LIMIT."""
     if error is None:
         return False
-    limit = QUANTIZED_LIMIT if simulated is None else min(QUANTIZED_LIMIT, MAX_RATIO * simulated + TOLERANCE)
+    limit = QUANTIZED_LIMIT if simulated is None else min(QUANTIZED_LIMIT, MAX_RATIO * simulated + ROUNDING)
     return not error <= limit
 
 

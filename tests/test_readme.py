@@ -62,9 +62,15 @@ def test_every_relative_link_leads_somewhere(link: str) -> None:
     assert (ROOT / link).exists()
 
 
+def recorded(study: str) -> dict[Combo, Record]:
+    """The study's finished runs; of a combo that ran twice the first."""
+    records = [Record.read(path.parent) for path in (ROOT / "runs/reference" / study).glob("*/record.json")]
+    latest_first = sorted(records, key=lambda record: record.started_at, reverse=True)
+    return {record.combo: record for record in latest_first if record.combo and record.metrics.step_ms}
+
+
 def test_the_row_of_training_says_what_was_recorded() -> None:
-    records = [Record.read(path.parent) for path in (ROOT / "runs/reference/sd15-train-b16-h200").glob("*/record.json")]
-    step_ms = {record.combo: record.metrics.step_ms for record in records if record.combo}
+    step_ms = {combo: record.metrics.step_ms for combo, record in recorded("sd15-train-b16-h200").items()}
     start = Combo(precision="bf16_amp", attention="sdpa")
     fused = replace(start, optimizer="adamw_fused")
     best = replace(fused, memory_format="channels_last", compilation="default")
@@ -74,13 +80,6 @@ def test_the_row_of_training_says_what_was_recorded() -> None:
     assert f"{step_ms[best]:.0f} ms: bf16 autocast, SDPA, fused AdamW, channels_last" in row
     assert f"{step_ms[start] / step_ms[best]:.1f}x; {step_ms[fused] / step_ms[best]:.1f}x over" in row
     assert f"fused AdamW ({step_ms[fused]:.0f} ms)" in row
-
-
-def recorded(study: str) -> dict[Combo, Record]:
-    """The study's finished runs; of a combo that ran twice the first."""
-    records = [Record.read(path.parent) for path in (ROOT / "runs/reference" / study).glob("*/record.json")]
-    latest_first = sorted(records, key=lambda record: record.started_at, reverse=True)
-    return {record.combo: record for record in latest_first if record.combo and record.metrics.step_ms}
 
 
 def fourth_loss(combo: Combo) -> float:

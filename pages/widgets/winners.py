@@ -11,12 +11,12 @@ import streamlit as st
 from pages.charts import readable
 from pages.charts.ladder import SET_BY_LAUNCHES
 from pages.widgets import data
+from profiler.record import ROUNDING
 from store import frames
 
 Compare = Callable[[str, tuple[str, ...]], pd.DataFrame]
 
 AS_EAGER = 1.25  # times the error of plain eager at the same precision
-ROUNDING = 1e-5  # relative error below which a ratio of two is one of two roundings (profiler.numerics)
 NAMED = 3  # disturbed runs that a warning names
 AS_LEAN = 1.01  # times the lowest peak: fragmentation alone moves one by as much
 MUCH_DRIFT = 0.1  # a baseline that moved by more was disturbed, and so were the others
