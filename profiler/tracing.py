@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,14 @@ class Trace:
         """Whole where all steps are alike; what happened in one step of several is a fraction, and not 0."""
         return number / self.num_steps if number % self.num_steps else number // self.num_steps
 
+    @cached_property  # every family's check asks for them
     def names(self) -> Counter[str]:
         """How often each kernel, operator, range and launching call occurs in the traced steps.
 
         Inductor names the operator that launches a Triton kernel as the kernel: that counts once, as the kernel. On a
         CPU the kernels are operators, and count as those.
         """
-        found, kernels = self.attribution, self.kernel_names()
+        found, kernels = self.attribution, self.kernel_names
         trace = found.trace
         ops = Counter(trace.names[code] for code in trace.ops.name[found.op_step >= 0].tolist())
         inside = found.steps.at(trace.ranges.start_ns) >= 0
@@ -107,6 +109,7 @@ class Trace:
         others = Counter({name: number for name, number in ops.items() if name not in kernels})
         return Counter(self.found.launches) + kernels + others + ranges
 
+    @cached_property
     def kernel_names(self) -> Counter[str]:
         """How often each kernel ran on a GPU in the traced steps; empty without one."""
         found = self.attribution

@@ -19,7 +19,7 @@ def verify(evidence: Evidence, trace: Trace, subject: Subject) -> Evidence:
     confirmed stays None where there was nothing to look at: CUDA graphs replay kernels without operators, and a
     baseline choice may leave no mark.
     """
-    names, kernels = trace.names(), trace.kernel_names()
+    names, kernels = trace.names, trace.kernel_names
 
     def times(pattern: str) -> int | float:
         return trace.per_step(count(pattern, kernels) or count(pattern, names))

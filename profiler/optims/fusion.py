@@ -247,4 +247,4 @@ def _replayed(trace: Trace, evidence: Evidence) -> dict[str, Any]:
 
 
 def _num_forwards(trace: Trace) -> int:
-    return trace.names()[PHASE + "forward"] or trace.num_steps  # a recorded training step has no phases
+    return trace.names[PHASE + "forward"] or trace.num_steps  # a recorded training step has no phases

@@ -134,7 +134,7 @@ def check(evidence: Evidence, trace: Trace, subject: Subject) -> tuple[dict[str,
 
 
 def _products(choice: str, promised: int, trace: Trace, subject: Subject) -> tuple[dict[str, Any], str]:
-    num_forwards = trace.names()[PHASE + "forward"] or trace.num_steps
+    num_forwards = trace.names[PHASE + "forward"] or trace.num_steps
     products = [op for op in trace.found.ops if _OPERATOR[choice].search(op.event.name)]
     if subject.combo.compilation == "eager" and not subject.uses_graphs:
         seen = {"forward": 0, "backward": 0}

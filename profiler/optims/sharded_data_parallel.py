@@ -70,7 +70,7 @@ def _sharded(unet: nn.Module) -> dict[str, int]:
 def check(evidence: Evidence, messages: list[Message], trace: Trace, subject: Subject) -> tuple[dict[str, Any], str]:
     """Every group is one, gathers its parameters in the forward, and holds its share only."""
     groups = sum(isinstance(module, FSDPModule) for module in subject.unet.modules())
-    gathers = trace.per_step(sum(number for name, number in trace.names().items() if _GATHER.match(name)))
+    gathers = trace.per_step(sum(number for name, number in trace.names.items() if _GATHER.match(name)))
     seen: dict[str, Any] = {"num_groups": groups, "num_group_gathers": gathers} | _sharded(subject.unet)
     for name in ("num_groups", "num_sharded", "num_local_elements"):
         if seen[name] != evidence.facts[name]:

@@ -109,7 +109,7 @@ def test_tf32_kernels_run_when_asked_for_and_only_then(precision: Any, runs_tf32
     made, evidence = subject(work, Combo(precision=precision))
     traced = trace(made, tmp_path)
     found = next(verify(one, traced, made) for one in evidence if one.family == "precision")
-    assert (count(TF32_KERNELS, traced.names()) > 0) is runs_tf32
+    assert (count(TF32_KERNELS, traced.names) > 0) is runs_tf32
     assert found.confirmed, found.finding
 
 

@@ -150,6 +150,6 @@ def test_a_kernel_is_not_counted_again_as_the_operators_that_launch_it(plain: tu
 
 
 def test_patterns_count_calls(plain: tuple[Subject, tracing.Trace]) -> None:
-    names = plain[1].names()
+    names = plain[1].names
     assert count(r"^steplens\.phase\.", names) == 3
     assert count(r"no such kernel", names) == 0

@@ -32,7 +32,7 @@ def conditional_unet() -> UNet2DConditionModel:
 
 
 def one_level_conditional_unet() -> UNet2DConditionModel:
-    """The same attention layers without the lower level's ResNet blocks: for many whole runs."""
+    """The same attention layers without the lower level's ResNet blocks."""
     return UNet2DConditionModel(
         block_out_channels=(32,),
         layers_per_block=1,
@@ -42,6 +42,35 @@ def one_level_conditional_unet() -> UNet2DConditionModel:
         attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D",),
         up_block_types=("CrossAttnUpBlock2D",),
+    )
+
+
+def shallow_conditional_unet() -> UNet2DConditionModel:
+    """Three ResNet blocks, and two transformers with an attention layer of each kind: for many whole runs."""
+    return UNet2DConditionModel(
+        block_out_channels=(32,),
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=8,
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        mid_block_type=None,
+    )
+
+
+def wide_unet() -> UNet2DModel:
+    """Three ResNet blocks, and two attention layers whose linear layers are wide enough for 8 bits."""
+    return UNet2DModel(
+        block_out_channels=(64,),
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=8,
+        attention_head_dim=16,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("AttnUpBlock2D",),
+        mid_block_type=None,
     )
 
 
