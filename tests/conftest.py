@@ -3,7 +3,9 @@
 import gc
 import os
 import shutil
+import subprocess
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -28,16 +30,17 @@ def pytest_configure(config: pytest.Config) -> None:
     # Without bytecode each of a hundred processes would compile our sources anew, half a second for a worker's.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # A kernel costs g++ a second, most of it for vector types and for symbols that nobody debugs. Few tests need those
-    # (tests/support/vectors.py); the others ask what was compiled, not how fast that is. Of what remains the usual
-    # linker takes half, since it reads all that torch exports; gold takes a third of that.
-    linker = " -fuse-ld=gold" if shutil.which("ld.gold") else ""
+    # (tests/support/vectors.py); the others ask what was compiled, not how fast that is. The last option counts: these.
+    folder = Path(tempfile.mkdtemp(prefix="steplens-inductor-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    linker = " -fuse-ld=gold" if shutil.which("ld.gold") else ""  # takes a third of the usual one's time
     os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
-    os.environ.setdefault("TORCHINDUCTOR_CPP_MARCH", f"native -O1 -g0 -w{linker}")  # the last option counts: these
+    os.environ.setdefault("TORCHINDUCTOR_CPP_MARCH", f"native -O1 -g0 -w{linker}")
+    if shutil.which("g++"):
+        _link_quickly(folder, linker.strip())
     # One cache for all tests of one call, empty when it begins. Runs of their own process keep their empty caches
     # (profiler.session), since how long they take to compile is what they measure.
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = caches = tempfile.mkdtemp(prefix="steplens-inductor-")
-        config.add_cleanup(lambda: shutil.rmtree(caches, ignore_errors=True))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "cache"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,6 +65,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("STEPLENS_REQUIRE_BROWSER") == "1":
             pytest.fail(f"STEPLENS_REQUIRE_BROWSER=1, but {reason}")
         pytest.skip(reason)
+
+
+def _link_quickly(folder: Path, option: str) -> None:
+    """A kernel's linker reads nothing of what torch exports, which took a quarter of its time.
+
+    An empty library stands before torch's three under their names and is called libtorch_python.so in itself: a loaded
+    kernel finds its symbols in the one of that name which the process has, and in those that one needs. A linker in
+    COMPILER_PATH is g++'s own; an option would be one more of those by which Inductor tells its compiled headers apart.
+    """
+    linker = Path(str(shutil.which("ld.gold" if option else "ld")))
+    stub = folder / "libtorch_python.so"
+    names = [f"-Wl,-soname,{stub.name}", "-o", str(stub), "-x", "c++", os.devnull]
+    subprocess.run(["g++", "-shared", *([option] if option else []), *names], check=True)
+    for name in ("libtorch.so", "libtorch_cpu.so"):
+        (folder / name).symlink_to(stub)
+    first = f"-L{folder} --no-as-needed {stub}"
+    ours = folder / linker.name
+    ours.write_text(f'#!/bin/sh\ncase "$*" in *" -ltorch_python "*) set -- {first} "$@";; esac\nexec {linker} "$@"\n')
+    ours.chmod(0o755)
+    os.environ["COMPILER_PATH"] = str(folder)
 
 
 def _why_no_gpu() -> str:
