@@ -31,7 +31,7 @@ from profiler.why_not import why_not
 from profiler.workload import Workload
 from tests.support.run_folders import FIXTURE_CPU
 from tests.support.sessions import measure_once
-from tests.support.unets import subject, workload
+from tests.support.unets import SHALLOW, WIDE, subject, workload
 from tests.support.vectors import vector_types
 
 pytestmark = [
@@ -39,8 +39,8 @@ pytestmark = [
     # the compiler's own, at block inputs
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),
 ]
-TRAIN = workload("tests.support.unets:shallow_conditional_unet", mode="train")
-INFERENCE = workload("tests.support.unets:wide_unet")  # for what has no backward, and needs wide layers
+TRAIN = workload(SHALLOW, mode="train")
+INFERENCE = workload(WIDE)  # for what has no backward, and needs wide layers
 LARGER = workload("tiny", resolution=64)  # where one fault of many layers hardly shows in the output
 SMALLEST = workload("tests.support.unets:smallest_unet")  # the compiler is slow, and slower for a backward
 Apply = Callable[[str], Subject]  # the real apply of the family, on this subject

@@ -37,24 +37,24 @@ from profiler.subject import Subject
 from profiler.verify import verify
 from profiler.workload import Workload
 from profiler.zoo import build
-from tests.support.unets import collect, fidelity, of, subject, trace, workload
+from tests.support.unets import SHALLOW, collect, fidelity, of, subject, trace, workload
 
 Found = list[dict[str, Any]]  # by rank
 ROOT = Path(__file__).parents[2]
 
 CASES: dict[str, tuple[Combo, Workload]] = {
-    f"{parallelism} {kind} {mode}": (
+    f"{parallelism} {kind.rpartition(':')[2]} {mode}": (
         Combo(parallelism=parallelism, attention=attention, checkpointing=checkpointing),  # type: ignore[arg-type]
         workload(kind, mode=mode, batch=4, world_size=2),
     )
     for parallelism, kind, mode, attention, checkpointing in (
         ("ddp", "pixel_unet", "train", "sdpa", "full"),
-        ("fsdp2", "conditional_unet", "train", "sdpa", "full"),
-        ("tensor", "conditional_unet", "train", "math", "none"),
+        ("fsdp2", SHALLOW, "train", "sdpa", "full"),
+        ("tensor", SHALLOW, "train", "math", "none"),
         ("tensor", "pixel_unet", "train", "sdpa", "full"),
         ("pipeline", "conditional_unet", "train", "sdpa", "full"),
         ("pipeline", "pixel_unet", "inference", "math", "none"),
-        ("cfg", "conditional_unet", "sample", "sdpa", "none"),
+        ("cfg", SHALLOW, "sample", "sdpa", "none"),
     )
 }
 
@@ -115,7 +115,7 @@ def unaveraged(folder: Path) -> dict[str, Any]:
 
 def half_sharded(folder: Path) -> dict[str, Any]:
     """FSDP2 on every second ResNet block alone."""
-    combo, work = CASES["fsdp2 conditional_unet train"]
+    combo, work = CASES["fsdp2 shallow_conditional_unet train"]
     _, evidence = subject(work, combo)
     unet = build(work).train()
     made, _ = apply_all(Subject(unet=unet, workload=work, call=unet), Combo())

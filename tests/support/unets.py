@@ -131,6 +131,7 @@ def not_a_unet() -> object:
 
 
 FACTORIES = {name: f"{__name__}:{name}" for name in ("conditional_unet", "pixel_unet", "dropout_unet")}
+SHALLOW, WIDE = f"{__name__}:shallow_conditional_unet", f"{__name__}:wide_unet"
 
 
 def workload(kind: str = "conditional_unet", mode: str = "inference", **changes: Any) -> Workload:

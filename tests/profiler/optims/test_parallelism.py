@@ -16,7 +16,7 @@ from profiler.optims.tensor_parallel import _interleaved
 from profiler.subject import NotApplicable
 from runs.job_queue import ROOT
 from tests.support.two_ranks import CASES, Found, launch
-from tests.support.unets import collect, compare, conditional_unet, subject, workload
+from tests.support.unets import SHALLOW, collect, compare, conditional_unet, subject, workload
 
 pytestmark = pytest.mark.slow
 
@@ -57,9 +57,10 @@ def test_every_rank_has_figures_of_its_own(case: str, two_ranks: Found) -> None:
 
 
 def test_fsdp2_holds_half_and_sends_half_as_much_again_as_gradients_alone(two_ranks: Found) -> None:
-    whole = sum(p.numel() for p in subject(workload(mode="train"))[0].unet.parameters())
+    whole = sum(p.numel() for p in subject(workload(SHALLOW, mode="train"))[0].unet.parameters())
     for rank in two_ranks:
-        assert rank["fsdp2 conditional_unet train"]["observed"]["num_local_elements"] == pytest.approx(whole / 2, 0.01)
+        observed = rank["fsdp2 shallow_conditional_unet train"]["observed"]
+        assert observed["num_local_elements"] == pytest.approx(whole / 2, 0.01)
 
 
 def test_gradients_that_are_not_averaged_fail_the_error_check(two_ranks: Found) -> None:
