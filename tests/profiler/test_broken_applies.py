@@ -74,7 +74,8 @@ def run(tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
             return broken(subject, lambda other: real(subject, other)[0]), evidence
 
         monkeypatch.setitem(FAMILY, family, replace(FAMILY[family], apply=apply))
-        with vector_types() if choice == "flex" else nullcontext():
+        # the compiler's kernels are those of test_compilation.py, built once for both
+        with vector_types() if choice == "flex" or family == "compilation" else nullcontext():
             return profile(combo, chosen_work, tmp_path / "run", run_id="run", references=references)
 
     return run
@@ -84,7 +85,7 @@ def run(tmp_path: Path, references: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 def _fitting(combo: Combo) -> Workload | str:
     """The first workload that the real apply serves on a CPU, or the reason why none is."""
     reasons = []
-    for work in (TRAIN, SMALLEST, INFERENCE):
+    for work in (TRAIN, INFERENCE):
         reason = why_not(combo, work, probe())
         try:
             if reason is None:

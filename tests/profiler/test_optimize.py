@@ -21,6 +21,7 @@ from profiler.optimize import optimize
 from profiler.optims.attention import KernelProcessor
 from profiler.subject import NotApplicable
 from tests.support.unets import conditional_unet, pixel_unet, smallest_unet
+from tests.support.vectors import vector_types
 
 ERROR = {"fp32": 1e-5, "bf16": 3e-2, "bf16_amp": 3e-2}
 
@@ -71,6 +72,7 @@ def test_stable_diffusions_loop_makes_the_same_latents(precision: Any) -> None:
     assert (made - expected).norm() / expected.norm() < ERROR[precision]
 
 
+@vector_types()  # its kernels are those of test_attention.py, built once for both
 def test_a_compiled_unet_serves_a_pipeline_without_a_compile_per_step() -> None:
     torch.manual_seed(0)
     unet = smallest_unet().eval()

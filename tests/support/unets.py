@@ -32,14 +32,14 @@ def conditional_unet() -> UNet2DConditionModel:
 
 
 def one_level_conditional_unet() -> UNet2DConditionModel:
-    """The same attention layers without the lower level's ResNet blocks."""
+    """One level, whose self-attention has the shape of the pixel UNet's: flex builds one kernel for both."""
     return UNet2DConditionModel(
-        block_out_channels=(32,),
+        block_out_channels=(64,),
         layers_per_block=1,
         norm_num_groups=8,
         sample_size=8,
         cross_attention_dim=32,
-        attention_head_dim=4,
+        attention_head_dim=8,
         down_block_types=("CrossAttnDownBlock2D",),
         up_block_types=("CrossAttnUpBlock2D",),
     )
@@ -67,7 +67,7 @@ def wide_unet() -> UNet2DModel:
         layers_per_block=1,
         norm_num_groups=8,
         sample_size=8,
-        attention_head_dim=16,
+        attention_head_dim=8,
         down_block_types=("DownBlock2D",),
         up_block_types=("AttnUpBlock2D",),
         mid_block_type=None,
@@ -100,13 +100,13 @@ def smallest_unet() -> UNet2DModel:
 
 
 def one_level_unet() -> UNet2DModel:
-    """Three ResNet blocks, two of them of one shape, and an attention layer."""
+    """Three ResNet blocks, two of one shape, and an attention layer: as wide as the smallest, to share its kernels."""
     return UNet2DModel(
-        block_out_channels=(16,),
+        block_out_channels=(32,),
         layers_per_block=1,
-        norm_num_groups=4,
+        norm_num_groups=8,
         sample_size=8,
-        attention_head_dim=8,
+        attention_head_dim=16,
         down_block_types=("AttnDownBlock2D",),
         up_block_types=("UpBlock2D",),
         mid_block_type=None,

@@ -175,7 +175,7 @@ def _of(evidence: tuple[Evidence, ...]) -> Evidence:
 @pytest.mark.parametrize("unet", ["one_level_conditional_unet", "pixel_unet", "dropout_unet"])
 @vector_types()
 def test_flex_agrees_with_the_plain_model_and_its_calls_are_counted(unet: str, tmp_path: Path) -> None:
-    """Head dim 8, of self-attention and of text; 16 is in the next test. Each shape costs g++ three seconds."""
+    """Head dim 8, of self-attention and of text; 16 is in the next test. Each of two shapes costs g++ three seconds."""
     work = workload(f"tests.support.unets:{unet}")
     made, evidence = subject(work, Combo(attention="flex"))
     error = compare(collect(made), work).output_error
