@@ -15,8 +15,8 @@ _COMMUNICATION = re.compile(r"nccl|rccl|gloo|c10d|record_param_comms|all_?reduce
 _TRITON = re.compile(r"^triton_(poi|red|per|tem|mm|conv)\w*")
 _RETURN_TYPE = re.compile(r"std::enable_if<.*?>::type|_typeConvert")
 _LAYOUT = (
-    r"nchwTo|nhwcTo|nhwcAddPadding|nchw_?to_?nhwc|nhwc_?to_?nchw|batched_transpose|CatArray|chunk_cat|direct_copy|copy_kernel|transpose"
-    r"|aten::(copy_|clone|contiguous|cat|_to_copy)$"
+    r"nchwTo|nhwcTo|nhwcAddPadding|nchw_?to_?nhwc|nhwc_?to_?nchw|tensorTransform|batched_transpose|CatArray|chunk_cat"
+    r"|split_with_sizes_copy|direct_copy|copy_kernel|transpose|aten::(copy_|clone|contiguous|cat|_to_copy)$"
 )
 
 _BY_OPERATOR = tuple(
@@ -42,7 +42,11 @@ _BY_KERNEL = tuple(
         ("optimizer", r"multi_tensor_apply|adam"),
         ("attention", r"flash|fmha|attn|mem_eff|sdpa|softmax"),
         ("layout", _LAYOUT),
-        ("conv", r"fprop|dgrad|wgrad|implicit_gemm|winograd|im2col|col2im|cudnn.*conv|conv\w*_(fwd|bwd)|miopen"),
+        (
+            "conv",
+            r"fprop|dgrad|wgrad|implicit_gemm|winograd|fft[12]d_|flip_filter|convolve_|im2col|col2im|cudnn.*conv"
+            r"|conv\w*_(fwd|bwd)|miopen",
+        ),
         ("gemm", r"gemm|gemv|nvjet|cutlass|Cijk_|splitKreduce|cublas"),
         (
             "norm",

@@ -16,6 +16,17 @@ from tests.support.traces import GOLDEN
         ("kernel_cutlass_kernel_flash_attncuteflash_fwd_sm90FlashAttentionForwardSm90_0", "FlashAttnFunc", "attention"),
         ("triton_tem_fused_flex_attention_0", None, "attention"),
         ("sm90_xmma_fprop_implicit_gemm_bf16bf16_bf16f32", "aten::cudnn_convolution", "conv"),
+        # as a graph replays them, with no operator: cuDNN's convolutions by Fourier transform, and what serves them
+        ("void fft2d_r2c_64x64<float>(float2*, float const*, int)", None, "conv"),
+        ("void fft2d_c2r_64x64<float, false>(float*, float2*, int)", None, "conv"),
+        ("void flip_filter<float, float>(float*, float const*, int)", None, "conv"),
+        ("void convolve_common_engine_float_NHWC<float, float, 1024, 5, 5, 3, 3, 3, true>(int)", None, "conv"),
+        (
+            "void tensorTransformGeneric<__nv_bfloat16, __nv_bfloat16, float, true>(cudnnTensorTransformStruct)",
+            None,
+            "layout",
+        ),
+        ("at::native::detail::split_with_sizes_copy_out_contiguous_no_cast_kernel(char**)", "fsdp::split", "layout"),
         ("cutlass__5x_cudnn::Kernel<cutlass_tensorop_bf16_s16816dgrad>", "aten::convolution_backward", "conv"),
         ("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_TNT", "aten::addmm", "gemm"),
         ("ampere_sgemm_128x64_tn", "aten::mm", "gemm"),
