@@ -10,12 +10,12 @@ import typer
 
 from profiler.combo import Combo
 from profiler.record import RECORD_FILE
+from profiler.why_not import why_not
 from profiler.workload import Workload
 from runs import archive, cli_sweep, cli_traces, job_queue, resume, sweep, tables
 from runs.budget import Budget
 from runs.cli_options import given, parse_duration, takes_combo_and_workload, takes_sweep_options
 from runs.cli_support import (
-    ACCEPTED,
     FAILED_RUNS,
     USAGE,
     Group,
@@ -51,9 +51,9 @@ app = typer.Typer(
 
         python -m runs pack SWEEP_ID -o sd15.tar
 
-    **Exit codes.** 0: all is well (a rejected rung is a finding). 1: some runs failed, ran out of memory or time,
-    were cancelled, wrong or ineffective. 2: the command was not understood, names something that is not there,
-    or plans a sweep of which nothing can run here. 3: the budget ran out, the rest is queued for --resume. 4: the data
+    **Exit codes.** 0: all is well (in a sweep, a rejected rung is a finding). 1: some runs failed, ran out of memory or
+    time, were cancelled, wrong or ineffective. 2: the command was not understood, names something that is not there,
+    or asks for what cannot run here. 3: the budget ran out, the rest is queued for --resume. 4: the data
     folder cannot be written. 130: Ctrl-C.""",
 )
 
@@ -153,6 +153,8 @@ def run(
     with usage():
         choices, work = start or ({}, {"device": sweep.default_device(machine)})
         job = measure_job(Combo(**choices | given(combo)), Workload(**work | given(workload)))
+    if machine and (reason := why_not(job.combo, job.workload, machine)):
+        fail(f"{job.label} cannot run here, so nothing is queued: {reason}", USAGE)
     jobs = with_references([job], job_queue.known_references(home))
     with usage():
         job_queue.submit(jobs, home=home)
@@ -162,7 +164,7 @@ def run(
     follow(jobs, home, out(as_json), again=f"python -m runs show {job.job_id}", cancel=job.job_id)
     record = read_record(run_folder(job.job_id, home))
     report([record] if record else [], as_json, f"Run {job.job_id}")
-    raise typer.Exit(0 if record and record.status in ACCEPTED else FAILED_RUNS)
+    raise typer.Exit(0 if record and record.status == "done" else FAILED_RUNS)
 
 
 @app.command("list")

@@ -140,11 +140,19 @@ def test_one_run_is_retried_though_the_budget_of_its_sweep_ran_out(home: Path, s
     assert read_budget(fake_job(sweep=place), home), "it still holds for the rest"
 
 
-def test_a_rejected_run_is_a_finding(start_scheduler: StartScheduler) -> None:
+def test_a_run_that_cannot_be_here_is_not_queued(home: Path, start_scheduler: StartScheduler) -> None:
     start_scheduler()
     result = call("run", "--model", "fake:ok", "--device", "cpu", "--attention", "xformers", "--json")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 2, result.output
+    assert "cannot run here, so nothing is queued: attention=xformers needs CUDA" in result.stderr
+    assert not job_queue.list_jobs(home=home)
+
+
+def test_a_run_that_its_worker_rejects_was_not_measured(start_scheduler: StartScheduler) -> None:
+    start_scheduler()
+    result = call("run", "--model", "fake:rejected", "--device", "cpu", "--json")
     assert [run["status"] for run in read(result)["runs"]] == ["rejected"]
+    assert result.exit_code == 1, "nothing of what was asked for is there"
 
 
 def test_a_budget_that_runs_out_gives_exit_code_3_and_resume_finishes(
