@@ -19,15 +19,26 @@ batches = torch.ones({num_batches}, 4, 8)
 def training_step(batch):
     model(batch).sum().backward()
 """
+NUM_BATCHES = (5, 12)  # as many as it needs; and enough for a second cycle
 
 
-@pytest.mark.parametrize("num_batches", [5, 12])  # as many as it needs; and enough for a second cycle
-def test_the_printed_recipe_leaves_three_steps_that_fill_every_view(num_batches: int, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Where the recipe was run, by the number of batches; in one process, as to import torch takes most of it."""
     [recipe] = re.findall(r"```python\n(.*?)```", imported.HOW_TO, flags=re.DOTALL)
-    script = LOOP.format(num_batches=num_batches) + recipe
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=120)
-    found = imports.import_file(tmp_path / "trace.json.gz", home=tmp_path / "home")
-    record = read_record(run_folder(found.run_id, tmp_path / "home"))
+    found = {num_batches: tmp_path_factory.mktemp(f"of_{num_batches}") for num_batches in NUM_BATCHES}
+    scripts = {str(folder): LOOP.format(num_batches=number) + recipe for number, folder in found.items()}
+    each = f"import os\nfor folder, script in {scripts!r}.items(): os.chdir(folder); exec(script, {{}})"
+    subprocess.run([sys.executable, "-c", each], check=True, timeout=120)
+    return found
+
+
+@pytest.mark.parametrize("num_batches", NUM_BATCHES)
+def test_the_printed_recipe_leaves_three_steps_that_fill_every_view(
+    num_batches: int, folders: dict[int, Path], tmp_path: Path
+) -> None:
+    found = imports.import_file(folders[num_batches] / "trace.json.gz", home=tmp_path)
+    record = read_record(run_folder(found.run_id, tmp_path))
     assert record is not None
     assert record.imported is not None
     assert record.imported.num_steps == 3

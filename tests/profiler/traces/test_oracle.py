@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,31 +23,48 @@ from profiler.traces.read import read_trace
 from profiler.traces.windows import named
 from tests.support.traces import CHANNELS_LAST, EAGER, SDPA, event, kernel, launch, op, step
 
-# In a process of its own: the plugin was written for older packages and warns of their deprecations.
+# In a process of its own: the plugin was written for older packages and warns of their deprecations. One for all traces,
+# each a line that is answered by a line: to import it takes a second.
 _PROGRAM = """
 import json, sys
 from torch_tb_profiler.profiler.data import RunProfileData
 from torch_tb_profiler.profiler.event_parser import ProfileRole
-run = RunProfileData.parse("worker", None, sys.argv[1], sys.argv[2])
-run.process()
-kernels, costs = run.kernel_stat, run.avg_costs.costs
-print(json.dumps({
-    "share": run.gpu_metrics_parser.gpu_utilization[0],
-    "num_kernels": int(kernels["count"].sum()),
-    "kernels_us": float(kernels["sum"].sum()),
-    "operators": {op.name: [op.calls, op.self_device_duration, op.device_duration] for op in run.op_list_groupby_name},
-    "costs": {role.name: costs[role] for role in ProfileRole},
-}))
+for line in sys.stdin:
+    run = RunProfileData.parse("worker", None, *json.loads(line))
+    run.process()
+    kernels, costs, operators = run.kernel_stat, run.avg_costs.costs, run.op_list_groupby_name
+    print("found", json.dumps({
+        "share": run.gpu_metrics_parser.gpu_utilization[0],
+        "num_kernels": int(kernels["count"].sum()),
+        "kernels_us": float(kernels["sum"].sum()),
+        "operators": {op.name: [op.calls, op.self_device_duration, op.device_duration] for op in operators},
+        "costs": {role.name: costs[role] for role in ProfileRole},
+    }), flush=True)
 """
 
+Oracle = Callable[[Path], dict[str, Any]]
 
-@cache
-def _oracle(trace: Path) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", _PROGRAM, str(trace), folder]
-        ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return found
+
+@pytest.fixture(scope="module")
+def oracle_of() -> Iterator[Oracle]:
+    """What the plugin says of a trace."""
+    command = [sys.executable, "-c", _PROGRAM]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as plugin,
+    ):
+        assert plugin.stdin is not None
+        assert plugin.stdout is not None
+        asked, answers = plugin.stdin, plugin.stdout
+
+        @cache
+        def oracle(trace: Path) -> dict[str, Any]:
+            print(json.dumps([str(trace), folder]), file=asked, flush=True)
+            answer = next(line for line in answers if line.startswith("found "))
+            found: dict[str, Any] = json.loads(answer.removeprefix("found "))
+            return found
+
+        yield oracle
 
 
 def _parts_us(found: Attribution) -> Counter[str]:
@@ -57,8 +75,8 @@ def _parts_us(found: Attribution) -> Counter[str]:
 
 
 @pytest.mark.parametrize("trace", [SDPA, CHANNELS_LAST, EAGER], ids=["sdpa", "channels_last", "math"])
-def test_tensorboards_plugin_finds_the_same_busy_gpu(trace: Path) -> None:
-    oracle = _oracle(trace)
+def test_tensorboards_plugin_finds_the_same_busy_gpu(trace: Path, oracle_of: Oracle) -> None:
+    oracle = oracle_of(trace)
     found = attribute(read_trace(trace))
     kernels = found.work.take(found.work.category != CATEGORIES.index("memcpy"))  # as the plugin counts
     is_step = named(found.trace, found.trace.ranges, "ProfilerStep#")
@@ -73,13 +91,15 @@ def test_tensorboards_plugin_finds_the_same_busy_gpu(trace: Path) -> None:
 
 
 @pytest.mark.parametrize("trace", [SDPA, EAGER], ids=["sdpa", "math"])
-def test_operators_agree_but_for_launches_that_the_plugin_does_not_know(trace: Path, tmp_path: Path) -> None:
+def test_operators_agree_but_for_launches_that_the_plugin_does_not_know(
+    trace: Path, tmp_path: Path, oracle_of: Oracle
+) -> None:
     """Its last release (0.4.3) reads launches under their old category "Runtime" only, so that no operator of a trace
     of today has any device time. With the old spelling put in, all agree but for what the driver launched."""
-    assert not any(self_us for _, self_us, _ in _oracle(trace)["operators"].values())
+    assert not any(self_us for _, self_us, _ in oracle_of(trace)["operators"].values())
     old = tmp_path / "old.pt.trace.json"
     old.write_bytes(gzip.decompress(trace.read_bytes()).replace(b'"cat": "cuda_runtime"', b'"cat": "Runtime"'))
-    theirs, found = _oracle(old)["operators"], attribute(read_trace(old))
+    theirs, found = oracle_of(old)["operators"], attribute(read_trace(old))
     by_driver = _launched_by_driver(found)
     assert sum(by_driver.values()) > (0.1 * found.traced.duration_ns.sum() if trace is SDPA else 0)
     for ours in operator_table(found).to_pylist():
@@ -101,7 +121,9 @@ def _launched_by_driver(found: Attribution) -> Counter[str]:
     return time
 
 
-def test_streams_side_by_side_count_once_here_and_twice_in_the_plugins_kernel_table(tmp_path: Path) -> None:
+def test_streams_side_by_side_count_once_here_and_twice_in_the_plugins_kernel_table(
+    tmp_path: Path, oracle_of: Oracle
+) -> None:
     rows = [
         step(0, 100_000, "ProfilerStep#1"),
         op("aten::mm", 1_000, 20_000, external=1),
@@ -112,7 +134,7 @@ def test_streams_side_by_side_count_once_here_and_twice_in_the_plugins_kernel_ta
     file = tmp_path / "a.pt.trace.json"
     properties = [{"id": 0, "name": "NVIDIA H200", "computeMajor": 9, "computeMinor": 0, "numSms": 132}]
     file.write_text(json.dumps({"schemaVersion": 1, "deviceProperties": properties, "traceEvents": rows}))
-    oracle = _oracle(file)
+    oracle = oracle_of(file)
     parts = _parts_us(attribute(read_trace(file)))
     assert oracle["kernels_us"] == 80  # a sum; the GPU was busy for 50
     assert parts["gemm"] == 50
