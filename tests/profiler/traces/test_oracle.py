@@ -23,8 +23,8 @@ from profiler.traces.read import read_trace
 from profiler.traces.windows import named
 from tests.support.traces import CHANNELS_LAST, EAGER, SDPA, event, kernel, launch, op, step
 
-# In a process of its own: the plugin was written for older packages and warns of their deprecations. One for all traces,
-# each a line that is answered by a line: to import it takes a second.
+# In a process of its own: the plugin was written for older packages and warns of their deprecations. One for all
+# traces, each a line that is answered by a line: to import it takes a second.
 _PROGRAM = """
 import json, sys
 from torch_tb_profiler.profiler.data import RunProfileData
