@@ -82,7 +82,8 @@ def _link_quickly(folder: Path, option: str) -> None:
         (folder / name).symlink_to(stub)
     first = f"-L{folder} --no-as-needed {stub}"
     ours = folder / linker.name
-    ours.write_text(f'#!/bin/sh\ncase "$*" in *" -ltorch_python "*) set -- {first} "$@";; esac\nexec {linker} "$@"\n')
+    kernel = '*".main.so "*" -ltorch_python "*'  # others may be loaded where no torch is
+    ours.write_text(f'#!/bin/sh\ncase "$*" in {kernel}) set -- {first} "$@";; esac\nexec {linker} "$@"\n')
     ours.chmod(0o755)
     os.environ["COMPILER_PATH"] = str(folder)
 

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch._inductor.config as inductor
-from torch._inductor.cpu_vec_isa import supported_vec_isa_list, valid_vec_isa_list
+from torch._inductor.cpu_vec_isa import VecISA, supported_vec_isa_list, valid_vec_isa_list
+
+# Whether the machine builds and loads a type does not change, and to load it takes a process of its own.
+VecISA.check_build = cache(VecISA.check_build)
 
 
 @contextmanager
