@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from profiler.measure import Agree, alone
 from profiler.numerics import Fidelity, Reference, latents_errors
 from profiler.steps import Step
 from profiler.subject import Inputs, Subject
+from profiler.traces.tables import write_table
 
 BUDGET = 3.0  # times the workload's min_seconds: the longest that the training curve may take
 FP16_SMALLEST = 2.0**-24  # below it, fp16 has only zero
@@ -45,7 +45,7 @@ class Curves:
             for x, y in points
         ]
         if rows:
-            pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file, compression="zstd")
+            write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), file)
 
 
 class TrainingWatch:

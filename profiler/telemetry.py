@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pynvml
 import torch
 
@@ -20,6 +19,7 @@ from profiler.clock import Clock
 from profiler.measure import Agree, alone, repeat_for
 from profiler.steps import Step
 from profiler.subject import Inputs
+from profiler.traces.tables import write_table
 
 PERIOD_S = 0.05
 _FIELDS = ("time_ns", "power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "utilisation")
@@ -128,4 +128,4 @@ def _mean(rows: list[dict[str, float]], name: str) -> float | None:
 def _write(rows: list[dict[str, float]], file: Path) -> None:
     types = {name: pa.int64() if name == "time_ns" else pa.float64() for name in _FIELDS}
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in types.items()}
-    pq.write_table(pa.table(columns), file, compression="zstd")
+    write_table(pa.table(columns), file)

@@ -62,14 +62,16 @@ def op_table(found: Attribution) -> pa.Table:
 
 def write_table(table: pa.Table, file: Path) -> None:
     """Write Parquet, packed tightly: run folders are kept for years."""
-    # times are all different: differences pack better
-    times = [one.name for one in table.schema if one.name.endswith("_ns") and pa.types.is_integer(one.type)]
+    # most whole numbers are times, sizes and counters: differences pack better
+    whole = [one.name for one in table.schema if pa.types.is_integer(one.type)]
     pq.write_table(
         table,
         file,
         compression="zstd",
-        use_dictionary=[name for name in table.column_names if name not in times],
-        column_encoding=dict.fromkeys(times, "DELTA_BINARY_PACKED"),
+        compression_level=9,  # 19 takes five times as long for 2% less
+        use_dictionary=[name for name in table.column_names if name not in whole],
+        column_encoding=dict.fromkeys(whole, "DELTA_BINARY_PACKED"),
+        write_statistics=False,  # they help to skip parts of large files, and take a quarter of a small one
     )
 
 
