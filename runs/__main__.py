@@ -320,13 +320,19 @@ def pack(
     ctx: typer.Context,
     sweep_id: Annotated[str, typer.Argument(help="A sweep; an unfinished one too, to go on elsewhere.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The tar file; .tar.gz compresses.")],
-    num_traces: Annotated[int, typer.Option("--traces", help="Raw traces to include, the most useful first.")] = 0,
-    num_operators: Annotated[
+    num_traces: Annotated[int, typer.Option("--traces", help="Runs to pack with their raw trace.")] = 0,
+    num_tables: Annotated[
         int | None,
-        typer.Option("--operators", help="Operator tables to include, likewise [default: all].", show_default=False),
+        typer.Option(
+            "--tables",
+            help="Runs to pack with kernels, memory and views of their traced step; 0: figures only [default: all].",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Pack a sweep's run folders into one archive.
+
+    --traces and --tables choose the baseline first, then the fastest runs.
 
     Example:
 
@@ -334,7 +340,7 @@ def pack(
     """
     with usage():
         num_packed, num_missing = archive.pack(
-            sweep_id, output, home=home_of(ctx), num_traces=num_traces, num_operators=num_operators
+            sweep_id, output, home=home_of(ctx), num_traces=num_traces, num_tables=num_tables
         )
     print(f"{num_packed} runs in {output} ({output.stat().st_size / 2**20:.1f} MiB)")
     if num_missing:

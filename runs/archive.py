@@ -12,19 +12,22 @@ from profiler.record import RECORD_FILE, TRACE_SUFFIX, Record
 from runs.job import run_folder
 from runs.outcome import EVENTS_FILE, LOG_FILE
 from runs.resume import latest, read_plan, read_records
+from runs.trace_views import FOLDER as VIEWS
 
 OPERATORS_FILE = "ops.parquet"
+_OF_THE_RUN = ("telemetry.parquet", "curves.parquet")  # all other tables are of its traced step
 _TOPS = ("runs", "sweeps")
 _STAYS = (LOG_FILE, EVENTS_FILE)  # they name this machine's folders
 
 
 def pack(
-    sweep_id: str, archive: Path, *, home: Path, num_traces: int = 0, num_operators: int | None = None
+    sweep_id: str, archive: Path, *, home: Path, num_traces: int = 0, num_tables: int | None = None
 ) -> tuple[int, int]:
     """Write the sweep's plan and complete run folders as a tar file (.gz compresses); (runs packed, runs missing).
 
-    Logs and events stay here. Raw traces are large: only num_traces of them go in, the baseline's and the fastest
-    runs' first; and so of the tables of operators, the largest after them (None: all).
+    Logs and events stay here. Of num_traces runs the raw trace goes in, with the operators one by one that serve to cut
+    it; of num_tables runs (None: all) what else is kept of the traced step: kernels, memory, views. The baseline comes
+    first, then the fastest. All figures of all runs go in.
     Raises ValueError for an unknown sweep, or one without any finished run.
     """
     plan = read_plan(sweep_id, home)
@@ -32,15 +35,14 @@ def pack(
     if not records:
         raise ValueError(f"sweep {sweep_id} has no finished run yet: see python -m runs list --sweep {sweep_id}")
     order = _most_useful_first(records.values())
-    traced, listed = set(order[:num_traces]), set(order[:num_operators])
+    traced, tabled = set(order[:num_traces]), set(order[:num_tables])
     temporary = archive.with_name(f".{archive.name}.tmp")
     archive.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(temporary, "w:gz" if archive.suffix in (".gz", ".tgz") else "w") as tar:
         for path in sorted((home / "sweeps" / sweep_id).glob("[!.]*.json")):
             tar.add(path, f"sweeps/{sweep_id}/{path.name}", filter=_anonymous)
         for run_id in sorted(records):
-            left = (*(() if run_id in traced else (TRACE_SUFFIX,)), *(() if run_id in listed else (OPERATORS_FILE,)))
-            _add_run(tar, run_folder(run_id, home), without=left)
+            _add_run(tar, run_folder(run_id, home), trace=run_id in traced, tables=run_id in tabled)
     temporary.replace(archive)
     return len(records), sum(1 for job in latest(plan) if job.job_id not in records)
 
@@ -75,12 +77,23 @@ def unpack(archive: Path, *, home: Path | None = None, study: Path | None = None
     )
 
 
-def _add_run(tar: tarfile.TarFile, folder: Path, *, without: tuple[str, ...]) -> None:
+def _add_run(tar: tarfile.TarFile, folder: Path, *, trace: bool, tables: bool) -> None:
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.is_symlink() or path.name.startswith(".") or path.name in _STAYS:
             continue
-        if not path.name.endswith(without):
-            tar.add(path, f"runs/{folder.name}/{path.relative_to(folder).as_posix()}", filter=_anonymous)
+        place = path.relative_to(folder)
+        if (trace or not _is_of_trace(place)) and (tables or not _is_table(place)):
+            tar.add(path, f"runs/{folder.name}/{place.as_posix()}", filter=_anonymous)
+
+
+def _is_of_trace(place: Path) -> bool:
+    return place.name == OPERATORS_FILE or place.name.endswith(TRACE_SUFFIX)
+
+
+def _is_table(place: Path) -> bool:
+    """Of the traced step, and not the operators, which are of use beside the trace alone."""
+    is_table = place.suffix == ".parquet" and place.name not in (*_OF_THE_RUN, OPERATORS_FILE)
+    return is_table or place.parts[0] == VIEWS
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

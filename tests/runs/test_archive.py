@@ -68,13 +68,32 @@ def test_traces_are_those_of_the_baseline_and_the_fastest(home: Path, sweep_runs
     assert traced == {sweep_runs[0], sweep_runs[2]}
 
 
-def test_operators_are_those_of_the_baseline_and_the_fastest(home: Path, sweep_runs: list[str], tmp_path: Path) -> None:
+def test_operators_go_with_the_trace_that_they_serve_to_cut(home: Path, sweep_runs: list[str], tmp_path: Path) -> None:
     for run_id in sweep_runs:
         (home / "runs" / run_id / "ops.parquet").write_bytes(b"a table")
-    pack("a-sweep", tmp_path / "sweep.tar", home=home, num_operators=2)
+    pack("a-sweep", tmp_path / "sweep.tar", home=home, num_traces=2, num_tables=0)
     unpack(tmp_path / "sweep.tar", study=tmp_path / "study")
     kept = {path.parent.name for path in (tmp_path / "study").glob("*/ops.parquet")}
     assert kept == {sweep_runs[0], sweep_runs[2]}
+
+
+def test_tables_are_those_of_the_baseline_and_the_fastest_and_figures_of_all(
+    home: Path, sweep_runs: list[str], tmp_path: Path
+) -> None:
+    tables = ["alive.parquet", "allocator.parquet", "kernels.parquet", "memory.parquet"]
+    views = ["views/ledger.parquet", "views/summary.json"]
+    of_the_run = ["curves.parquet", "record.json", "samples/0.png", "telemetry.parquet"]
+    for run_id in sweep_runs:
+        folder = home / "runs" / run_id
+        (folder / "views").mkdir()
+        for name in (*tables, *views, "curves.parquet", "telemetry.parquet"):
+            (folder / name).write_bytes(b"PAR1 PAR1")
+    pack("a-sweep", tmp_path / "sweep.tar", home=home, num_tables=2)
+    unpack(tmp_path / "sweep.tar", study=tmp_path / "study")
+    for run_id in sweep_runs:
+        folder = tmp_path / "study" / run_id
+        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert there == {*of_the_run, *(() if run_id == sweep_runs[1] else (*tables, *views))}
 
 
 def test_unpacking_twice_replaces_nothing(home: Path, sweep_runs: list[str], tmp_path: Path) -> None:
