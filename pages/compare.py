@@ -6,7 +6,7 @@ Deep link: /compare?baseline=RUN_ID&run=RUN_ID&run=RUN_ID.
 import streamlit as st
 
 from pages.charts import kernels, memory, ratios
-from pages.widgets import comparison, data, differences, winners
+from pages.widgets import comparison, data, differences, traces, winners
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -29,14 +29,16 @@ figure = ratios.ratios(rows, metric=metric, baseline=label, drift=drift, dark=is
 show_chart(figure, rows, key="compare_ratios", name=f"ratios-{metric}", of=of)
 comparison.say_what_differs(rows, metric, drift)
 
-with st.grid(2, min_column_width=480, gap="medium"):
-    categories = data.read(frames.kernel_categories, (baseline, *run_ids))
-    show_chart(
-        kernels.category_bars(categories, dark=is_dark()), categories, key="compare_kernels", name="kernel-time", of=of
-    )
-    split = data.read(frames.peak_parts, (baseline, *run_ids))
-    show_chart(memory.memory_split(split, dark=is_dark()), split, key="compare_memory", name="memory-split", of=of)
+drawn = traces.with_tables((baseline, *run_ids))
+if drawn:
+    with st.grid(2, min_column_width=480, gap="medium"):
+        categories = data.read(frames.kernel_categories, drawn)
+        figure = kernels.category_bars(categories, dark=is_dark())
+        show_chart(figure, categories, key="compare_kernels", name="kernel-time", of=of)
+        split = data.read(frames.peak_parts, drawn)
+        show_chart(memory.memory_split(split, dark=is_dark()), split, key="compare_memory", name="memory-split", of=of)
 
+traces.say_left_behind((baseline, *run_ids))
 comparison.say_replayed(runs, (baseline, *run_ids))
 
 differences.show_differences_in_time(runs, baseline, run_ids)

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.charts import kernels, ladder, tradeoff
-from pages.widgets import data, first_run, jobs, run_table, studies, study_views, winners
+from pages.widgets import data, first_run, jobs, run_table, studies, study_views, traces, winners
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -32,18 +32,21 @@ with st.expander("Every run against the baseline") if has_view else st.container
     show_chart(figure, rows, key="overview_ladder", name="speedup-ladder", of=of)
     st.caption(f"{studies.rows_build_on(sweep)} A row without a bar says why it has none.")
     winners.say_launch_bound(rows)
-with st.grid(2, min_column_width=480, gap="medium"):
-    show_chart(
-        tradeoff.tradeoff(rows, dark=is_dark()), rows, key="overview_tradeoff", name="speed-against-memory", of=of
+explained = winners.why_run_ids(rows)
+drawn = traces.with_tables(explained)
+with st.grid(2, min_column_width=480, gap="medium") if drawn else st.container():
+    figure = tradeoff.tradeoff(rows, dark=is_dark())
+    show_chart(figure, rows, key="overview_tradeoff", name="speed-against-memory", of=of)
+    if drawn:
+        categories = data.read(frames.kernel_categories, drawn)
+        figure = kernels.category_bars(categories, dark=is_dark())
+        show_chart(figure, categories, key="overview_kernels", name="kernels", of=of)
+if drawn:
+    st.caption(
+        "Kernel time is shown of the baseline and the three fastest runs alone: they explain the study's result. "
+        "Any others can be set side by side in Compare."
     )
-    categories = data.read(frames.kernel_categories, winners.why_run_ids(rows))
-    show_chart(
-        kernels.category_bars(categories, dark=is_dark()), categories, key="overview_kernels", name="kernels", of=of
-    )
-st.caption(
-    "Kernel time is shown of the baseline and the three fastest runs alone: they explain the study's result. "
-    "Any others can be set side by side in Compare."
-)
+traces.say_left_behind(explained)
 
 st.subheader("Runs")
 run_table.show_runs(runs, study, rows, key="overview")

@@ -26,16 +26,17 @@ if not measures.has_numbers(record):
     st.stop()
 (imported if is_foreign else measures).show_headlines(record)
 has_views = where.show_where(run_id, row["folder"].iloc[0])
+has_tables = bool(traces.with_tables((run_id,)))
 
 with st.grid(2, min_column_width=480, gap="medium"):
     steps = data.read(frames.samples, (run_id,))
     if len(steps) > 1 or not is_foreign:
         show_chart(samples.samples(steps, dark=is_dark()), steps, key="run_samples", name="step-times", of=run_id)
-    if not has_views:
+    if has_tables and not has_views:
         categories = data.read(frames.kernel_categories, (run_id,))
         figure = kernels.breakdown(categories, dark=is_dark())
         show_chart(figure, categories, key="run_categories", name="kernel-time", of=run_id)
-    if not is_foreign:
+    if has_tables and not is_foreign:
         timeline = data.read(frames.memory_timeline, run_id)
         figure = memory.memory_timeline(timeline, dark=is_dark())
         show_chart(figure, timeline, key="run_timeline", name="memory-timeline", of=run_id)
@@ -56,7 +57,7 @@ elif mode == "sample":
 
 memory_views.show_memory(run_id, record)
 
-if not has_views:
+if has_tables and not has_views:
     st.subheader("Kernels")
     run_facts.show_kernels(data.read(frames.kernels, run_id), record)
 traces.offer_trace(record, row["folder"].iloc[0])

@@ -250,6 +250,12 @@ def disturbed_runs(run_ids: Sequence[str], *, database: Path | None = None) -> t
     )
 
 
+def without_tables(run_ids: Sequence[str], *, database: Path | None = None) -> tuple[str, ...]:
+    """Those of the runs that were traced, but whose folders were packed without the tables of the traced step."""
+    with db.reading(_database(database)) as connection:
+        return tuple(str(run_id) for (run_id,) in db.rows(connection, "without_tables", run_ids=list(run_ids)))
+
+
 def durations(*, database: Path | None = None) -> pd.DataFrame:
     """One row per measured run of this home: its kind, as runs.estimate tells them apart, and the seconds it took."""
     return _query("durations", database, root=str(folders.own_root()))

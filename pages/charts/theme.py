@@ -148,7 +148,7 @@ def num_lines(labels: Iterable[object]) -> int:
 def label_rows(figure: go.Figure, labels: Iterable[object], *, one_line: bool = False) -> None:
     """Texts down the y axis for rows at 0, 1, 2..., the first on top; one_line for rows too close to wrap in."""
     lines = [[str(label)] if one_line else wrapped(str(label), LABEL_WIDTH) for label in labels]
-    texts = ["<br>".join(short(line, 46 if one_line else 44) for line in row) for row in lines]
+    texts = ["<br>".join(short(line, 54 if one_line else 44) for line in row) for row in lines]
     figure.update_yaxes(
         tickmode="array",
         tickvals=list(range(len(texts))),

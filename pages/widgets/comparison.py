@@ -39,9 +39,8 @@ def choose_runs(runs: pd.DataFrame, key: str) -> tuple[str, tuple[str, ...]] | N
 
 
 def _default_choice(run_ids: list[str]) -> tuple[str, list[str]]:
-    """The newest study's baseline and its three fastest runs; else any two."""
-    sweeps = data.read(frames.sweeps).sort_values("is_recorded", kind="stable")
-    for sweep_id in sweeps["sweep_id"]:
+    """The baseline and the three fastest runs of Overview's first study; else any two."""
+    for sweep_id in studies.best_first(data.read(frames.sweeps))["sweep_id"]:
         first, *rest = winners.why_run_ids(studies.first_workload(data.read(frames.ladder, sweep_id))) or ("",)
         if first in run_ids and rest:
             return first, rest

@@ -22,9 +22,7 @@ def show_differences_in_time(runs: pd.DataFrame, baseline: str, run_ids: tuple[s
     known = [run_id for run_id, summary in summaries.items() if summary is not None]
     if baseline not in known or len(known) < 2:
         missing = "the baseline" if baseline not in known else "every other run"
-        st.caption(
-            f"Needs the parts of two traced steps; {missing} was recorded before they were kept: see its Run page."
-        )
+        st.caption(f"Needs the parts of two traced steps; {missing} keeps none here: its Run page says why.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         others = [run_id for run_id in known if run_id != baseline]

@@ -127,9 +127,12 @@ def show_headlines(record: dict[str, Any]) -> None:
 def _beside(name: str, record: dict[str, Any]) -> str:
     """The second figure of a card."""
     known = {name: readable.metric(name, value) for name, value in record["metrics"].items()}
+    workload = record["workload"] or {}
+    is_sampled = workload.get("mode") == "sample"
+    image = f", {known['image_s']} s per image of {workload['num_inference_steps']} steps" if is_sampled else ""
     return {
         "step_ms": f"IQR {known['step_iqr_ms']}, p95 {known['step_p95_ms']}",
-        "samples_per_s": f"batch {(record['workload'] or {}).get('batch')}",
+        "samples_per_s": f"batch {workload.get('batch')}{image}",
         "peak_allocated_gib": f"weights {readable.gib(record['metrics']['weights_gib'])}",
         "mfu": f"{known['achieved_tflops']} TFLOP/s",
         "sample_energy_j": f"{known['mean_power_w']} W mean",

@@ -14,19 +14,11 @@ FEW = 4  # workloads that stand side by side on a narrow page
 
 
 def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
-    """A sweep and, where it holds several workloads, one of them; returns the sweep and that workload's runs.
-
-    The default is the newest sweep of this machine, else the newest recorded ladder: it tells the whole story, where
-    other studies ask one question. Last stand the runs of no sweep.
-    """
+    """A sweep and, where it holds several workloads, one of them; returns the sweep and that workload's runs."""
     sweeps = data.read(frames.sweeps)
     if sweeps.empty:
         return None
-    asks_one = sweeps["is_recorded"] & ~sweeps["sweep_name"].str.startswith("ladder_")
-    is_single = sweeps["sweep_id"] == labels.SINGLE_RUNS
-    sorts = {"is_single": is_single, "is_recorded": sweeps["is_recorded"], "asks_one": asks_one}
-    order = pd.DataFrame(sorts).sort_values(list(sorts), kind="stable").index
-    sweeps = sweeps.loc[order].set_index("sweep_id", drop=False)
+    sweeps = best_first(sweeps).set_index("sweep_id", drop=False)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         options = {sweep_id: _label(row) for sweep_id, row in sweeps.iterrows()}
         chosen = linked.select("Study", options, f"{key}_study", "study", default=sweeps.index[0], width=620)
@@ -42,6 +34,15 @@ def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
             else:
                 workload = st.selectbox("Workload", workloads, width=320, **place)
     return sweeps.loc[chosen], runs[runs["workload_label"] == workload]
+
+
+def best_first(sweeps: pd.DataFrame) -> pd.DataFrame:
+    """The sweeps of this machine, the newest first, then the recorded ones, ladders before all: those tell the whole
+    story, where other studies ask one question. Last stand the runs of no sweep. sweeps: store.frames.sweeps."""
+    asks_one = sweeps["is_recorded"] & ~sweeps["sweep_name"].str.startswith("ladder_")
+    is_single = sweeps["sweep_id"] == labels.SINGLE_RUNS
+    sorts = {"is_single": is_single, "is_recorded": sweeps["is_recorded"], "asks_one": asks_one}
+    return sweeps.loc[pd.DataFrame(sorts).sort_values(list(sorts), kind="stable").index]
 
 
 def study_ladder(sweep: pd.Series, runs: pd.DataFrame) -> pd.DataFrame:

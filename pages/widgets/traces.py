@@ -13,6 +13,24 @@ from store import frames
 WHOLE = "the whole step"
 
 
+def with_tables(run_ids: tuple[str, ...]) -> tuple[str, ...]:
+    """The runs whose folders keep the tables of the traced step, or that were never traced."""
+    without = data.read(frames.without_tables, run_ids)
+    return tuple(run_id for run_id in run_ids if run_id not in without)
+
+
+def say_left_behind(run_ids: tuple[str, ...]) -> None:
+    """Where the traced step of some of the runs cannot be drawn: that it was recorded, and why it is not here."""
+    without = data.read(frames.without_tables, run_ids)
+    if without:
+        whose = f"of {len(without)} of these {len(run_ids)} runs " if len(without) < len(run_ids) else ""
+        folder = "its folder was" if len(without) == 1 else "their folders were"
+        st.caption(
+            f":material/info: Kernels and memory over time {whose}were recorded, but cannot be drawn: {folder} "
+            "packed without the tables of the traced step (`pack --tables`). All numbers are whole."
+        )
+
+
 def offer_trace(record: dict[str, Any], folder: str) -> None:
     """The kineto trace of the run, a slice of it, and the ways to open them."""
     path = Path(folder, record["trace_file"] or "")

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.charts import readable, steps
-from pages.widgets import data, run_facts, trace_views
+from pages.widgets import data, run_facts, trace_views, traces
 from pages.widgets.chart import is_dark, show_chart
 from profiler.record import Record
 from runs import trace_views as trace_views_worker
@@ -31,9 +31,10 @@ LOOKS: dict[str, Callable[[str, dict[str, Any]], None]] = {
 def show_where(run_id: str, folder: str) -> bool:
     """The section; False where the run keeps no views of its trace."""
     st.subheader("Where the time goes")
+    traces.say_left_behind((run_id,))
     summary = data.read(views.summary, run_id)
     if summary is None:
-        _offer_views(data.read(frames.record, run_id)["trace_file"], Path(folder))
+        _offer_views(run_id, data.read(frames.record, run_id)["trace_file"], Path(folder))
         return False
     record = data.read(frames.record, run_id)
     summary = {**summary, "per": run_facts.per(record)}
@@ -60,13 +61,16 @@ def show_where(run_id: str, folder: str) -> bool:
     return True
 
 
-def _offer_views(trace_file: str | None, folder: Path) -> None:
-    """For a run of before: from its trace, where it kept one."""
-    st.caption(
-        "This run was recorded before Steplens kept breakdown, modules, roofline and critical path of a trace"
-        + ("; its trace is still here." if trace_file and (folder / trace_file).is_file() else ": measure it again.")
-    )
-    if not trace_file or not (folder / trace_file).is_file():
+def _offer_views(run_id: str, trace_file: str | None, folder: Path) -> None:
+    """For a run of before, or one packed without: from its trace, where it kept one."""
+    has_trace = bool(trace_file) and (folder / str(trace_file)).is_file()
+    parts = "breakdown, modules, roofline and critical path"
+    if not data.read(frames.without_tables, (run_id,)):
+        rest = "; its trace is still here." if has_trace else ": measure it again."
+        st.caption(f"This run was recorded before Steplens kept {parts} of a trace{rest}")
+    elif has_trace:
+        st.caption(f"Its trace is still here, and holds its {parts}.")
+    if not has_trace:
         return
     if st.button("Show them from its trace", key="run_views_make", icon=":material/query_stats:"):
         try:

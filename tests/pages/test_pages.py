@@ -66,10 +66,19 @@ def test_overview_of_a_fresh_machine_offers_one_button(make_home: Make, open_pag
     assert "No run of this machine is done yet" in words(app)
 
 
+def _record_a_ladder_and_then_a_study(home: Path) -> None:
+    write_ladder(home / "recorded" / "ladder", sweep_id="older", started_at=FIRST_START - timedelta(days=1))
+    write_study(home / "recorded" / "study", "leave_one_out", CPU_WORKLOAD, lambda combo: 1.0)
+
+
+def test_compare_of_a_fresh_machine_opens_on_the_study_of_overview(make_home: Make, open_page: Open) -> None:
+    _record_a_ladder_and_then_a_study(make_home("empty"))
+    [baseline] = [box for box in open_page("compare").selectbox if box.label == "Baseline"]
+    assert baseline.value == "older-00"
+
+
 def test_overview_of_a_fresh_machine_shows_a_recorded_ladder(make_home: Make, open_page: Open) -> None:
-    recorded = make_home("empty") / "recorded"
-    write_ladder(recorded / "ladder", sweep_id="older", started_at=FIRST_START - timedelta(days=1))
-    write_study(recorded / "study", "leave_one_out", CPU_WORKLOAD, lambda combo: 1.0)
+    _record_a_ladder_and_then_a_study(make_home("empty"))
     app = open_page("overview")
     assert not app.exception
     [study] = [box for box in app.selectbox if box.label == "Study"]
@@ -419,6 +428,12 @@ def test_run_on_a_cpu_says_what_it_cannot_measure(make_home: Make, open_page: Op
     cards = {metric.label: metric.value for metric in app.metric}
     assert cards["MFU"] == cards["Energy per sample"] == "—"
     assert "not measurable on a CPU" in words(app)
+
+
+def test_run_of_a_sampling_loop_says_how_long_an_image_takes(make_home: Make, open_page: Open) -> None:
+    sampling = replace(CPU_WORKLOAD, mode="sample", num_inference_steps=20)
+    write_run(make_home("empty") / "runs", run_id="loop", workload=sampling, metrics={"image_s": 0.75})
+    assert "0.750 s per image of 20 steps" in words(open_page("run", run="loop"))
 
 
 def test_run_of_a_training_draws_its_loss_beside_its_baselines(make_home: Make, open_page: Open) -> None:

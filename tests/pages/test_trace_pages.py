@@ -11,7 +11,7 @@ from pages.widgets.where import LOOKS
 from profiler.combo import Combo
 from store import folders
 from tests.pages.test_pages import titles, words
-from tests.support.run_folders import CPU_WORKLOAD, GPU_WORKLOAD, step_samples, write_run
+from tests.support.run_folders import CPU_WORKLOAD, GPU_WORKLOAD, LADDER, step_samples, write_run
 from tests.support.trace_views import in_unet, on_cpu, recorded, write_traced_run
 from tests.support.traces import COMPILED, EAGER, attributed, kernel, module, op, step
 
@@ -139,7 +139,65 @@ def test_compare_without_modules_in_one_trace_cuts_by_class_and_phase(home: None
 
 def test_compare_of_runs_without_views_says_what_is_missing(home: None, open_page: Open) -> None:
     app = open_page("compare", baseline="old", run=["unet"])
-    assert "the baseline was recorded before" in words(app)
+    assert "the baseline keeps none here" in words(app)
+
+
+PACKED = "packed without the tables of the traced step"
+OF_TABLES = {
+    "Kernel time by category",
+    "Kernel time per step by category",
+    "Memory over one step",
+    "What the peak holds",
+}
+
+
+def _pack(runs: Path, *run_ids: str) -> None:
+    """As pack --tables leaves a run folder."""
+    for path in [path for run_id in run_ids for path in (runs / run_id).glob("*.parquet")]:
+        if path.name not in ("curves.parquet", "telemetry.parquet"):
+            path.unlink()
+
+
+def test_run_says_that_its_tables_were_left_behind_and_draws_the_rest(make_home: Make, open_page: Open) -> None:
+    _pack(make_home("full") / "runs", "ladder-01")
+    app = open_page("run", run="ladder-01")
+    assert not app.exception
+    assert PACKED in words(app)
+    assert "no trace with kernels" not in words(app)
+    assert "recorded before" not in words(app)
+    assert "measure it again" not in words(app)
+    assert "Step times, one dot per step" in titles(app)
+    assert not OF_TABLES & set(titles(app))
+    assert PACKED not in words(open_page("run", run="ladder-02"))
+
+
+SIDE_BY_SIDE = {
+    "compare": ({"baseline": "ladder-00", "run": ["ladder-01", "ladder-02"]}, 3),
+    "overview": ({"study": "ladder"}, 4),
+}
+
+
+@pytest.mark.parametrize("page", SIDE_BY_SIDE)
+def test_pages_of_several_runs_say_of_how_many_the_tables_were_left_behind(
+    page: str, make_home: Make, open_page: Open
+) -> None:
+    query, num_runs = SIDE_BY_SIDE[page]
+    _pack(make_home("full") / "runs", *(f"ladder-{position:02d}" for position in range(1, len(LADDER))))
+    app = open_page(page, **query)
+    assert f"of {num_runs - 1} of these {num_runs} runs were recorded, but cannot be drawn: their folders" in words(app)
+    assert "Kernel time per step by category" in titles(app), "the baseline's is drawn"
+
+
+@pytest.mark.parametrize("page", SIDE_BY_SIDE)
+def test_no_page_says_that_nothing_was_recorded_where_all_tables_were_left_behind(
+    page: str, make_home: Make, open_page: Open
+) -> None:
+    _pack(make_home("full") / "runs", *(f"ladder-{position:02d}" for position in range(len(LADDER))))
+    app = open_page(page, **SIDE_BY_SIDE[page][0])
+    assert not app.exception
+    assert "memory over time were recorded, but cannot be drawn: their folders" in words(app)
+    assert "None of these runs" not in words(app)
+    assert not OF_TABLES & set(titles(app))
 
 
 def test_the_views_of_a_kept_trace_are_one_click_away(

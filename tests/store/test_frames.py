@@ -148,7 +148,8 @@ def test_every_frame_is_in_the_tests_below() -> None:
         for name, value in inspect.getmembers(frames, inspect.isfunction)
         if value.__module__ == frames.__name__ and not name.startswith("_")
     }
-    assert public - {"record", "disturbed_runs"} == set(COLUMNS), "all but those two answer with a table"
+    others = {"record", "disturbed_runs", "without_tables"}
+    assert public - others == set(COLUMNS), "all but those three answer with a table"
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -511,15 +512,33 @@ def test_kernels_are_per_step(run_ids: list[str]) -> None:
 def test_the_parts_of_a_peak_add_up_to_it_in_every_recorded_run(database: Path) -> None:
     sync([history.RECORDED])
     runs = frames.runs()
+    runs = runs[~runs["run_id"].isin(frames.without_tables(runs["run_id"].tolist()))]
     parts = frames.peak_parts(runs["run_id"].tolist())
     peaks = runs.set_index("run_id")["peak_allocated_gib"].dropna()
     sums = parts.groupby("run_id", sort=False)["gib"].sum()
     assert sums.index.tolist() == peaks.index.tolist()
-    assert sums.to_numpy() == pytest.approx(peaks.to_numpy(), rel=1e-6)
-    strict = runs.query("mode == 'train' and combo_label == 'baseline'")["run_id"].iloc[0]
+    is_alone = runs.set_index("run_id").loc[peaks.index, "world_size"] == 1
+    assert sums[is_alone].to_numpy() == pytest.approx(peaks[is_alone].to_numpy(), rel=1e-6)
+    # how many micro-batches are in flight at once is a matter of time, and the profiler takes some
+    assert sums.to_numpy() == pytest.approx(peaks.to_numpy(), rel=0.05)
+    strict = runs.query("model == 'sd15' and mode == 'train' and batch == 16 and combo_label == 'baseline'")
+    strict = strict["run_id"].iloc[0]
     own = parts[parts["run_id"] == strict].set_index("part")["gib"]
     assert own["temporary"] == pytest.approx(3 * 8, abs=0.5)  # math attention: three tensors of 16 x 8 x 4096^2 scores
     assert own["untraced"] < 0.1
+
+
+def test_a_run_packed_without_its_tables_is_told_from_one_that_was_never_traced(root: Path, database: Path) -> None:
+    for name in ("whole", "packed"):
+        write_run(root, run_id=name)
+    for table in ("kernels", "memory", "ops"):
+        (root / "packed" / f"{table}.parquet").unlink()
+    write_run(root, run_id="too-large", status="oom", cause="CUDA out of memory")
+    sync()
+    assert frames.without_tables(["whole", "packed", "too-large"]) == ("packed",)
+    assert frames.kernel_categories(["whole", "packed"])["run_id"].unique().tolist() == ["whole"]
+    assert frames.peak_parts(["whole", "packed"])["run_id"].unique().tolist() == ["whole"]
+    assert frames.runs().set_index("run_id").at["packed", "step_ms"] > 0
 
 
 def test_a_short_memory_timeline_keeps_the_peak(run_ids: list[str]) -> None:
