@@ -132,9 +132,14 @@ def note_trace(trace: tracing.Trace, subject: Subject, found: Findings) -> None:
     if subject.workload.device != "cuda":
         return
     found.metrics["host_gap_ms"] = trace.host_gap_ms if subject.workload.mode == "sample" else None
-    share = trace.busy_ms / step_ms
-    found.metrics |= {"gpu_busy_ms": trace.busy_ms, "gpu_busy_share": share}
-    found.launch_verdict = "gpu-bound" if share >= GPU_BOUND else "launch-bound"
+    note_pace(trace.busy_ms, found)
+
+
+def note_pace(busy_ms: float | None, found: Findings) -> None:
+    """Whether the GPU or the CPU sets the pace; nothing where how busy the GPU is cannot be told."""
+    share = None if busy_ms is None else busy_ms / (found.metrics["step_ms"] or math.nan)
+    found.metrics |= {"gpu_busy_ms": busy_ms, "gpu_busy_share": share}
+    found.launch_verdict = None if share is None else "gpu-bound" if share >= GPU_BOUND else "launch-bound"
 
 
 def note_scaling(subject: Subject, num_steps: int, found: Findings) -> None:
@@ -192,9 +197,18 @@ def note_ranks(
     gpu_name = machine.gpu_name if workload.device == "cuda" else None
     found.projection = scaling.project(evidence, workload, found.metrics["step_ms"], gpu_name)
     if world.size > 1:
+        if workload.device == "cuda":
+            note_pace_of_ranks(evidence.choice, found)
         found.notes.append(
             f"{world.size} processes: times are the slowest one's, memory the fullest one's, energy is of all together"
         )
+
+
+def note_pace_of_ranks(parallelism: str, found: Findings) -> None:
+    """As note_pace, of the busiest rank, whose waiting for the others is no work."""
+    note_pace(scaling.busiest_ms(found.ranks), found)
+    if parallelism == "pipeline" and found.launch_verdict == "launch-bound":
+        found.launch_verdict = None  # a stage that idles may as well wait for the one before
 
 
 def note_energy(energy: telemetry.Energy, workload: Workload, found: Findings) -> None:

@@ -56,7 +56,11 @@ class Metrics:
     )
     profiler_overhead: float | None = _metric("x", "Median traced step over median untraced step.")
     # Where the GPU's time goes: from the traced pass.
-    gpu_busy_ms: float | None = _metric("ms", "Union of all kernels and copies of one traced step.")
+    gpu_busy_ms: float | None = _metric(
+        "ms",
+        "Union of all kernels and copies of one traced step; of several processes the busiest one's, "
+        "less its waiting for the others.",
+    )
     gpu_busy_share: float | None = _metric("", "gpu_busy_ms over the untraced step_ms; below 0.9 the CPU is the limit.")
     num_kernels: float | None = _metric("", "Kernels, copies and memsets per step (on a CPU: operators).", "lower")
     recompute_ms: float | None = _metric(

@@ -86,6 +86,15 @@ def fullest(of_ranks: Sequence[dict[str, Any]], samples_per_s: float) -> dict[st
     return found | {"samples_per_s_per_gib": samples_per_s / total if total else None}
 
 
+def busiest_ms(of_ranks: Sequence[Rank]) -> float | None:
+    """Device time of a step on the rank with the most to do; None where the traces do not tell waiting apart.
+
+    A collective that waits for another rank spins on its GPU, and under a profiler for longer: that is no work.
+    """
+    busy = [one.compute_ms + one.exposed_communication_ms - one.wait_ms for one in of_ranks if one.wait_ms is not None]
+    return max(busy) if len(busy) == len(of_ranks) else None
+
+
 def project(evidence: Evidence, workload: Workload, step_ms: float, gpu_name: str | None) -> tuple[Projection, ...]:
     """What data parallelism over more GPUs would take at this batch per GPU; nothing where the link is not known."""
     link = link_of(gpu_name)

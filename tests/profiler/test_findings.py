@@ -12,7 +12,7 @@ from profiler.combo import Combo
 from profiler.findings import Findings
 from profiler.measure import Timing
 from profiler.memory import Held, Peaks
-from profiler.record import Evidence
+from profiler.record import Evidence, Rank
 from profiler.telemetry import Energy
 from tests.support.unets import inputs_of, subject, workload
 
@@ -53,6 +53,37 @@ def test_the_busy_share_of_the_untraced_step_tells_who_sets_the_pace(busy_ms: fl
     assert found.launch_verdict == verdict
     assert found.metrics["gpu_busy_share"] == pytest.approx(busy_ms / 10)
     assert found.metrics["profiler_overhead"] == 2.0
+
+
+# compute, exposed communication, waiting: two H200s, SD1.5; rank 0 spins for 335 ms of the traced step
+FSDP2 = ((127.9, 349.7, 334.6), (105.6, 15.4, 0.0))
+STAGES = ((15.6, 136.0, 135.3), (33.6, 74.6, 74.0))
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "step_ms", "ranks", "busy_ms", "verdict"),
+    [
+        ("fsdp2", 314.7, FSDP2, 143.0, "launch-bound"),
+        ("fsdp2", 150.0, FSDP2, 143.0, "gpu-bound"),
+        ("fsdp2", 314.7, (FSDP2[0], (105.6, 15.4, None)), None, None),
+        ("pipeline", 70.0, STAGES, 34.2, None),
+        ("pipeline", 36.0, STAGES, 34.2, "gpu-bound"),
+    ],
+)
+def test_of_several_gpus_the_busiest_sets_the_pace_and_waiting_is_no_work(
+    parallelism: str, step_ms: float, ranks: Any, busy_ms: float | None, verdict: str | None
+) -> None:
+    found = Findings(workload=GPU)
+    found.metrics["step_ms"] = step_ms
+    figures = {"step_ms": step_ms, "communicated_bytes": 1, "peak_allocated_gib": 1.0}
+    found.ranks = tuple(
+        Rank(rank=rank, compute_ms=compute, exposed_communication_ms=exposed, wait_ms=wait, **figures)
+        for rank, (compute, exposed, wait) in enumerate(ranks)
+    )
+    findings.note_pace_of_ranks(parallelism, found)
+    assert found.metrics["gpu_busy_ms"] == (None if busy_ms is None else pytest.approx(busy_ms))
+    assert found.metrics["gpu_busy_share"] == (None if busy_ms is None else pytest.approx(busy_ms / step_ms))
+    assert found.launch_verdict == verdict
 
 
 @pytest.mark.parametrize(("device", "gap"), [("cuda", 0.5), ("cpu", None)])
