@@ -157,6 +157,8 @@ class Gatherer:
         for event in rest:
             if event.ph == "M":
                 self._note_process(event)
+                if event.cat not in ("", "__metadata"):
+                    self.notes.add("left out: metadata that says it is an event", f"{event.cat}: {event.name}")
             elif event.name != "[memory]" and event.cat != "fwdbwd":
                 what = _IGNORED.get(event.ph, f"events of the unknown type {event.ph!r}")
                 self.notes.add(f"left out: {what}", event.name)

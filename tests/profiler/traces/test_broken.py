@@ -111,6 +111,7 @@ def _read_or_none(data: bytes) -> Trace | None:
 @settings(max_examples=80)
 @given(st.lists(st.tuples(st.integers(0, len(TEXT) - 1), st.integers(0, 255)), min_size=1, max_size=4))
 @example([(126, 0), (234, 0)])  # a name without its end, before an event without its first key
+@example([(TEXT.rindex('"X"') + 1, ord("M"))])  # a kernel becomes metadata
 def test_flipped_bytes_crash_nothing(flips: list[tuple[int, int]]) -> None:
     data = bytearray(TEXT.encode())
     for place, value in flips:
