@@ -18,25 +18,26 @@ from tests.support.run_folders import write_run
 REPOSITORY = Path(__file__).parents[2]
 SYNCS = """
 import sys, time
+from pathlib import Path
 from store.ingest import sync
-end = time.monotonic() + float(sys.argv[1])
-while time.monotonic() < end:
+print("begins", flush=True)
+while not Path(sys.argv[1]).exists():
     sync()
     time.sleep(0.01)
 """
 READS = """
-import sys, time
+import sys
+from pathlib import Path
 from store import frames
-end = time.monotonic() + float(sys.argv[1])
 last = num = 0
-while time.monotonic() < end:
+print("begins", flush=True)
+while num < 4 or not Path(sys.argv[1]).exists():
     runs = frames.runs()
     runs = runs[runs["run_id"].str.startswith("r")]  # this test's; the recorded studies are in the index too
     samples = frames.samples(runs["run_id"].tolist())
     assert len(runs) >= last, (len(runs), last)
     assert len(samples) == 20 * len(runs), (len(samples), len(runs))
     last, num = len(runs), num + 1
-assert num > 3, num
 """
 REBUILDS = """
 from store.ingest import sync
@@ -47,7 +48,7 @@ while True:
 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen[str]) -> None:
@@ -55,13 +56,18 @@ def finish(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, errors
 
 
-def test_two_processes_sync_while_others_read(root: Path, database: Path) -> None:
+def test_two_processes_sync_while_others_read(root: Path, database: Path, tmp_path: Path) -> None:
     write_run(root, run_id="r000", parquet=False)
     sync()
-    others = [start(SYNCS, 4), start(SYNCS, 4), start(READS, 4)]
+    end = tmp_path / "end"
+    others = [start(code, end) for code in (SYNCS, SYNCS, READS)]
+    for process in others:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begins\n"
     for index in range(1, 40):
         write_run(root, run_id=f"r{index:03d}", parquet=False)
-        time.sleep(0.05)
+        time.sleep(0.03)
+    end.touch()
     for process in others:
         finish(process)
     assert sync().num_total == len(frames.runs()) == 40
@@ -98,7 +104,7 @@ def test_kill_9_at_any_moment_loses_nothing(root: Path, database: Path) -> None:
     sync()
     for attempt in range(4):
         write_run(root, run_id=f"new-{attempt}")
-        process = start(SYNCS if attempt % 2 else REBUILDS, 60)
+        process = start(SYNCS if attempt % 2 else REBUILDS, database.with_name("never"))
         time.sleep(0.9 + 0.13 * attempt)
         process.send_signal(signal.SIGKILL)
         process.communicate()
