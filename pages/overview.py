@@ -34,10 +34,11 @@ with st.expander("Every run against the baseline") if has_view else st.container
     winners.say_launch_bound(rows)
 explained = winners.why_run_ids(rows)
 drawn = traces.with_tables(explained)
-with st.grid(2, min_column_width=480, gap="medium") if drawn else st.container():
+has_kernels = bool(drawn) or not explained  # nothing was timed: an empty chart says so
+with st.grid(2, min_column_width=480, gap="medium") if has_kernels else st.container():
     figure = tradeoff.tradeoff(rows, dark=is_dark())
     show_chart(figure, rows, key="overview_tradeoff", name="speed-against-memory", of=of)
-    if drawn:
+    if has_kernels:
         categories = data.read(frames.kernel_categories, drawn)
         figure = kernels.category_bars(categories, dark=is_dark())
         show_chart(figure, categories, key="overview_kernels", name="kernels", of=of)

@@ -58,10 +58,12 @@ class Metrics:
     # Where the GPU's time goes: from the traced pass.
     gpu_busy_ms: float | None = _metric(
         "ms",
-        "Union of all kernels and copies of one traced step; of several processes the busiest one's, "
+        "Union of all kernels and copies of one traced step; of several processes the busiest one's kernels, "
         "less its waiting for the others.",
     )
-    gpu_busy_share: float | None = _metric("", "gpu_busy_ms over the untraced step_ms; below 0.9 the CPU is the limit.")
+    gpu_busy_share: float | None = _metric(
+        "", "gpu_busy_ms over the untraced step_ms; below 0.9 the CPU is the limit (in a pipeline: or a neighbour)."
+    )
     num_kernels: float | None = _metric("", "Kernels, copies and memsets per step (on a CPU: operators).", "lower")
     recompute_ms: float | None = _metric(
         "ms", "Kernel time of forward work that checkpointing runs again in the backward, per step.", "lower"

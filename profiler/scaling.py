@@ -87,12 +87,12 @@ def fullest(of_ranks: Sequence[dict[str, Any]], samples_per_s: float) -> dict[st
 
 
 def busiest_ms(of_ranks: Sequence[Rank]) -> float | None:
-    """Device time of a step on the rank with the most to do; None where the traces do not tell waiting apart.
+    """Kernel time of a step on the rank with the most to do; None where the traces do not tell waiting apart.
 
     A collective that waits for another rank spins on its GPU, and under a profiler for longer: that is no work.
     """
-    busy = [one.compute_ms + one.exposed_communication_ms - one.wait_ms for one in of_ranks if one.wait_ms is not None]
-    return max(busy) if len(busy) == len(of_ranks) else None
+    rows = [(one.compute_ms + one.exposed_communication_ms, one.wait_ms) for one in of_ranks]
+    return max((busy - waited for busy, waited in rows if waited is not None), default=None)
 
 
 def project(evidence: Evidence, workload: Workload, step_ms: float, gpu_name: str | None) -> tuple[Projection, ...]:

@@ -320,7 +320,9 @@ def pack(
     ctx: typer.Context,
     sweep_id: Annotated[str, typer.Argument(help="A sweep; an unfinished one too, to go on elsewhere.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The tar file; .tar.gz compresses.")],
-    num_traces: Annotated[int, typer.Option("--traces", help="Runs to pack with their raw trace.")] = 0,
+    num_traces: Annotated[
+        int, typer.Option("--traces", help="Runs to pack with their raw trace and its single operators.")
+    ] = 0,
     num_tables: Annotated[
         int | None,
         typer.Option(

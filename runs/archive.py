@@ -15,7 +15,7 @@ from runs.resume import latest, read_plan, read_records
 from runs.trace_views import FOLDER as VIEWS
 
 OPERATORS_FILE = "ops.parquet"
-_OF_THE_RUN = ("telemetry.parquet", "curves.parquet")  # all other tables are of its traced step
+_FIGURES = ("telemetry.parquet", "curves.parquet")  # all other tables are of one step: traced, or the allocator's
 _TOPS = ("runs", "sweeps")
 _STAYS = (LOG_FILE, EVENTS_FILE)  # they name this machine's folders
 
@@ -82,18 +82,14 @@ def _add_run(tar: tarfile.TarFile, folder: Path, *, trace: bool, tables: bool) -
         if not path.is_file() or path.is_symlink() or path.name.startswith(".") or path.name in _STAYS:
             continue
         place = path.relative_to(folder)
-        if (trace or not _is_of_trace(place)) and (tables or not _is_table(place)):
+        if place.name == OPERATORS_FILE or place.name.endswith(TRACE_SUFFIX):
+            is_wanted = trace
+        elif place.parts[0] == VIEWS or (place.suffix == ".parquet" and place.name not in _FIGURES):
+            is_wanted = tables
+        else:
+            is_wanted = True
+        if is_wanted:
             tar.add(path, f"runs/{folder.name}/{place.as_posix()}", filter=_anonymous)
-
-
-def _is_of_trace(place: Path) -> bool:
-    return place.name == OPERATORS_FILE or place.name.endswith(TRACE_SUFFIX)
-
-
-def _is_table(place: Path) -> bool:
-    """Of the traced step, and not the operators, which are of use beside the trace alone."""
-    is_table = place.suffix == ".parquet" and place.name not in (*_OF_THE_RUN, OPERATORS_FILE)
-    return is_table or place.parts[0] == VIEWS
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

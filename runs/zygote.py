@@ -1,4 +1,4 @@
-"""Zygote: a process that has imported torch and diffusers, does nothing with them, and forks a worker for each job.
+"""Zygote: a process that has done nothing but the imports of profiler.preload, and forks a worker for each job.
 
     python -m runs.zygote SOCKET     its number among the open files; runs.launchers holds the other end
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -33,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # (tests/support/vectors.py); the others ask what was compiled, not how fast that is. The last option counts: these.
     folder = Path(tempfile.mkdtemp(prefix="steplens-inductor-"))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    linker = " -fuse-ld=gold" if shutil.which("ld.gold") else ""  # takes a third of the usual one's time
+    linker = " -fuse-ld=gold" if shutil.which("ld.gold") else ""
     os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
     os.environ.setdefault("TORCHINDUCTOR_CPP_MARCH", f"native -O1 -g0 -w{linker}")
     if shutil.which("g++"):
@@ -73,6 +74,7 @@ def _link_quickly(folder: Path, option: str) -> None:
     An empty library stands before torch's three under their names and is called libtorch_python.so in itself: a loaded
     kernel finds its symbols in the one of that name which the process has, and in those that one needs. A linker in
     COMPILER_PATH is g++'s own; an option would be one more of those by which Inductor tells its compiled headers apart.
+    A kernel is told by its name and by the option before its end (torch 2.13); nothing else is linked in another way.
     """
     linker = Path(str(shutil.which("ld.gold" if option else "ld")))
     stub = folder / "libtorch_python.so"
@@ -80,12 +82,13 @@ def _link_quickly(folder: Path, option: str) -> None:
     subprocess.run(["g++", "-shared", *([option] if option else []), *names], check=True)
     for name in ("libtorch.so", "libtorch_cpu.so"):
         (folder / name).symlink_to(stub)
-    first = f"-L{folder} --no-as-needed {stub}"
+    first = f"-L{shlex.quote(str(folder))} --no-as-needed {shlex.quote(str(stub))}"
     ours = folder / linker.name
     kernel = '*".main.so "*" -ltorch_python "*'  # others may be loaded where no torch is
-    ours.write_text(f'#!/bin/sh\ncase "$*" in {kernel}) set -- {first} "$@";; esac\nexec {linker} "$@"\n')
+    exec_linker = f'exec {shlex.quote(str(linker))} "$@"'
+    ours.write_text(f'#!/bin/sh\ncase "$*" in {kernel}) set -- {first} "$@";; esac\n{exec_linker}\n')
     ours.chmod(0o755)
-    os.environ["COMPILER_PATH"] = str(folder)
+    os.environ["COMPILER_PATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("COMPILER_PATH")])])
 
 
 def _why_no_gpu() -> str:

@@ -31,9 +31,9 @@ LOOKS: dict[str, Callable[[str, dict[str, Any]], None]] = {
 def show_where(run_id: str, folder: str) -> bool:
     """The section; False where the run keeps no views of its trace."""
     st.subheader("Where the time goes")
-    traces.say_left_behind((run_id,))
     summary = data.read(views.summary, run_id)
     if summary is None:
+        traces.say_left_behind((run_id,))
         _offer_views(run_id, data.read(frames.record, run_id)["trace_file"], Path(folder))
         return False
     record = data.read(frames.record, run_id)

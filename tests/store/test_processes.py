@@ -41,6 +41,7 @@ while num < 4 or not Path(sys.argv[1]).exists():
 """
 REBUILDS = """
 from store.ingest import sync
+print("begins", flush=True)
 while True:
     sync(rebuild=True)
 """
@@ -49,6 +50,11 @@ while True:
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def await_beginning(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begins\n"
 
 
 def finish(process: subprocess.Popen[str]) -> None:
@@ -61,13 +67,14 @@ def test_two_processes_sync_while_others_read(root: Path, database: Path, tmp_pa
     sync()
     end = tmp_path / "end"
     others = [start(code, end) for code in (SYNCS, SYNCS, READS)]
-    for process in others:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begins\n"
-    for index in range(1, 40):
-        write_run(root, run_id=f"r{index:03d}", parquet=False)
-        time.sleep(0.03)
-    end.touch()
+    try:
+        for process in others:
+            await_beginning(process)
+        for index in range(1, 40):
+            write_run(root, run_id=f"r{index:03d}", parquet=False)
+            time.sleep(0.03)
+    finally:
+        end.touch()
     for process in others:
         finish(process)
     assert sync().num_total == len(frames.runs()) == 40
@@ -105,7 +112,8 @@ def test_kill_9_at_any_moment_loses_nothing(root: Path, database: Path) -> None:
     for attempt in range(4):
         write_run(root, run_id=f"new-{attempt}")
         process = start(SYNCS if attempt % 2 else REBUILDS, database.with_name("never"))
-        time.sleep(0.9 + 0.13 * attempt)
+        await_beginning(process)
+        time.sleep(0.1 + 0.13 * attempt)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         result = sync()

@@ -7,7 +7,8 @@ from functools import cache
 import torch._inductor.config as inductor
 from torch._inductor.cpu_vec_isa import VecISA, supported_vec_isa_list, valid_vec_isa_list
 
-# Whether the machine builds and loads a type does not change, and to load it takes a process of its own.
+# Whether the machine builds and loads a type does not change, and to load it takes a process of its own
+# (torch 2.13).
 VecISA.check_build = cache(VecISA.check_build)
 
 

@@ -60,7 +60,8 @@ def oracle_of() -> Iterator[Oracle]:
         @cache
         def oracle(trace: Path) -> dict[str, Any]:
             print(json.dumps([str(trace), folder]), file=asked, flush=True)
-            answer = next(line for line in answers if line.startswith("found "))
+            answer = next((line for line in answers if line.startswith("found ")), None)
+            assert answer is not None, f"the plugin's process ended with {plugin.wait(5)}"
             found: dict[str, Any] = json.loads(answer.removeprefix("found "))
             return found
 
