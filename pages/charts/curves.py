@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from pages.charts import palette, readable, theme
 
 THIS = "this run"
+FEW = 6  # steps: not yet each of the three batches twice
 _SHARES = {
     "underflow_share": ("as they are", palette.SERIES[1]),
     "underflow_share_scaled": ("times the loss scale", palette.SERIES[2]),
@@ -55,7 +56,8 @@ def _summary(own: pd.DataFrame) -> str:
     words = f"loss {readable.number(points.iloc[0])} to {readable.number(points.iloc[-1])} in {len(points)} steps"
     skipped, scales = own[own["name"] == "skipped_steps"], own[own["name"] == "loss_scale"]
     if skipped.empty or scales.empty:
-        return f"{words}, on the same three batches for every combo"
+        few = "; neighbours are of different batches: so few show no trend" if len(points) < FEW else ""
+        return f"{words}, on the same three batches for every combo{few}"
     number = int(skipped["y"].max())
     if number == 0:
         return f"{words}; the loss scale stayed at {scales['y'].max():g}: no gradient overflowed"

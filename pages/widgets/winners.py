@@ -146,8 +146,8 @@ def warn_of_disturbance(rows: pd.DataFrame) -> None:
     moved = drift(rows)
     if moved is not None and moved > MUCH_DRIFT:
         st.warning(
-            f"The baseline moved by {readable.percent(moved)} while this study ran: the machine was busy with "
-            "something else. Measure again on a quiet machine before you believe a ratio.",
+            f"The baseline moved by {readable.percent(moved)} while this study ran: something else may have "
+            "kept the machine busy. Measure again on a quiet machine before you believe a ratio.",
             icon=":material/warning:",
         )
     _warn_of_disturbed(rows)
@@ -175,7 +175,7 @@ def say_launch_bound(rows: pd.DataFrame) -> None:
     if num_bound:
         st.caption(
             f":material/info: {num_bound} of {len(verdicts)} rows are bound by launches: {SET_BY_LAUNCHES}. "
-            "Their speedup is host time; the percent say how much of the step the GPU waits. "
+            "The percent say how much of the step the GPU waits: the more, the more of a speedup is host time. "
             "A larger batch, or CUDA graphs, would show what the kernels can do."
         )
 

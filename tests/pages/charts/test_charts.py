@@ -379,6 +379,11 @@ def test_training_says_when_the_scale_never_fell() -> None:
     assert "the loss scale stayed at 65536: no gradient overflowed" in curves.training(rows).layout.title.subtitle.text
 
 
+def test_a_curve_of_few_steps_is_no_trend() -> None:
+    said = [curves.training(_points(loss=[1.0, 2.0] * pairs)).layout.title.subtitle.text for pairs in (1, 3)]
+    assert ["so few show no trend" in one for one in said] == [True, False]
+
+
 def test_sampling_draws_the_yardsticks_and_leaves_out_what_a_logarithm_cannot_hold() -> None:
     rows = _points(latents_error=[0.0, 1e-3], latents_error_eager=[2e-3, 3e-3], latents_error_fp32=[1e-7, 2e-7])
     lines = {trace.name: list(trace.y) for trace in curves.sampling(rows).data}
