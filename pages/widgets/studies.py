@@ -38,10 +38,12 @@ def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
 
 def best_first(sweeps: pd.DataFrame) -> pd.DataFrame:
     """The sweeps of this machine, the newest first, then the recorded ones, ladders before all: those tell the whole
-    story, where other studies ask one question. Last stand the runs of no sweep. sweeps: store.frames.sweeps."""
+    story, of inference in fewer words than of training, where other studies ask one question. Last stand the runs of no
+    sweep. sweeps: store.frames.sweeps."""
     asks_one = sweeps["is_recorded"] & ~sweeps["sweep_name"].str.startswith("ladder_")
+    trains = sweeps["is_recorded"] & (sweeps["sweep_name"] == "ladder_train")
     is_single = sweeps["sweep_id"] == labels.SINGLE_RUNS
-    sorts = {"is_single": is_single, "is_recorded": sweeps["is_recorded"], "asks_one": asks_one}
+    sorts = {"is_single": is_single, "is_recorded": sweeps["is_recorded"], "asks_one": asks_one, "trains": trains}
     return sweeps.loc[pd.DataFrame(sorts).sort_values(list(sorts), kind="stable").index]
 
 
