@@ -37,9 +37,11 @@ def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
 
 
 def best_first(sweeps: pd.DataFrame) -> pd.DataFrame:
-    """The sweeps of this machine, the newest first, then the recorded ones, ladders before all: those tell the whole
-    story, of inference in fewer words than of training, where other studies ask one question. Last stand the runs of no
-    sweep. sweeps: store.frames.sweeps."""
+    """The sweeps of this machine, the newest first, then the recorded ones; last stand the runs of no sweep.
+
+    Of the recorded ones ladders come first, those of inference before those of training: they tell the whole story,
+    where other studies ask one question. sweeps: store.frames.sweeps.
+    """
     asks_one = sweeps["is_recorded"] & ~sweeps["sweep_name"].str.startswith("ladder_")
     trains = sweeps["is_recorded"] & (sweeps["sweep_name"] == "ladder_train")
     is_single = sweeps["sweep_id"] == labels.SINGLE_RUNS

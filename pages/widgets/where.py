@@ -33,8 +33,7 @@ def show_where(run_id: str, folder: str) -> bool:
     st.subheader("Where the time goes")
     summary = data.read(views.summary, run_id)
     if summary is None:
-        traces.say_left_behind((run_id,))
-        _offer_views(run_id, data.read(frames.record, run_id)["trace_file"], Path(folder))
+        _offer_views(run_id, data.read(frames.record, run_id)["trace_file"] or "", Path(folder))
         return False
     record = data.read(frames.record, run_id)
     summary = {**summary, "per": run_facts.per(record)}
@@ -61,15 +60,17 @@ def show_where(run_id: str, folder: str) -> bool:
     return True
 
 
-def _offer_views(run_id: str, trace_file: str | None, folder: Path) -> None:
+def _offer_views(run_id: str, trace_file: str, folder: Path) -> None:
     """For a run of before, or one packed without: from its trace, where it kept one."""
-    has_trace = bool(trace_file) and (folder / str(trace_file)).is_file()
+    has_trace = (folder / trace_file).is_file()
     parts = "breakdown, modules, roofline and critical path"
-    if not data.read(frames.without_tables, (run_id,)):
+    if traces.with_tables((run_id,)):
         rest = "; its trace is still here." if has_trace else ": measure it again."
         st.caption(f"This run was recorded before Steplens kept {parts} of a trace{rest}")
-    elif has_trace:
-        st.caption(f"Its trace is still here, and holds its {parts}.")
+    else:
+        traces.say_left_behind((run_id,))
+        if has_trace:
+            st.caption(f"Its trace is still here, and holds its {parts}.")
     if not has_trace:
         return
     if st.button("Show them from its trace", key="run_views_make", icon=":material/query_stats:"):
