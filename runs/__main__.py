@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -134,6 +135,10 @@ def run(
         str | None,
         typer.Option(help="Start from this run's combo and workload; other options change them.", metavar="RUN_ID"),
     ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(help="End the run after so long, with status timeout: 10m [default: 30m, max_autotune 1h]."),
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Follow the run to its end.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -153,6 +158,8 @@ def run(
     with usage():
         choices, work = start or ({}, {"device": sweep.default_device(machine)})
         job = measure_job(Combo(**choices | given(combo)), Workload(**work | given(workload)))
+        if timeout is not None:
+            job = replace(job, timeout_s=parse_duration(timeout))
     if machine and (reason := why_not(job.combo, job.workload, machine)):
         fail(f"{job.label} cannot run here, so nothing is queued: {reason}", USAGE)
     jobs = with_references([job], job_queue.known_references(home))

@@ -155,6 +155,17 @@ def test_a_run_that_its_worker_rejects_was_not_measured(start_scheduler: StartSc
     assert result.exit_code == 1, "nothing of what was asked for is there"
 
 
+def test_a_run_that_takes_longer_than_it_may_is_ended_and_on_record(
+    home: Path, start_scheduler: StartScheduler
+) -> None:
+    assert "is no duration" in call("run", "--model", "fake:ok", "--device", "cpu", "--timeout", "soon").output
+    start_scheduler()
+    result = call("run", "--model", "fake:sleep100", "--device", "cpu", "--timeout", "1s", "--json")
+    assert result.exit_code == 1, result.output
+    record = Record.read(home / "runs" / read(result)["runs"][0]["run_id"])
+    assert (record.status, record.cause) == ("timeout", "did not finish within 1 s, it was ended in stage time")
+
+
 def test_a_budget_that_runs_out_gives_exit_code_3_and_resume_finishes(
     home: Path, start_scheduler: StartScheduler
 ) -> None:
