@@ -1,12 +1,11 @@
-"""Fits: the largest batch that fits, from a line through two measured peaks, and whether that is so.
+"""Fits: the largest batch that fits, from a line through two measured peaks, and what runs say of it.
 
 A step's peak is the highest of several instants (end of forward, optimizer), each of which grows with the batch by its
 own line; the line through the two largest measured batches is the one that goes on. It knows nothing of workspace that
 a library takes by leaps: so each measured batch is also predicted from the two below it, and the error is shown.
 
-Where the largest measured batch is at or above what the two below it predict, it is their check and not part of a line
-of its own, as are the predicted batch and the next one up where both fit: otherwise every prediction would move to
-agree with what refutes it.
+What was measured stands above the line: what is told is never below a batch that fitted, nor at or above a larger one
+that did not. A prediction that a larger batch has met or passed is history, and is told as that.
 """
 
 import math
@@ -20,15 +19,20 @@ _TYPES = {
     **{"batch": "Int64", "status": "str", "cause": "str"},
     **dict.fromkeys(("peak_gib", "predicted_gib", "error"), "float64"),
     **dict.fromkeys(("per_sample_gib", "fixed_gib", "capacity_gib"), "float64"),
-    **{"basis": "str", "largest_batch": "Int64", "verdict": "str", "refutes": "bool"},
+    **{"basis": "str", "line_batch": "Int64", "largest_batch": "Int64", "verdict": "str", "refutes": "bool"},
+    **{"earlier_basis": "str", "earlier_batch": "Int64"},
 }
 
 
 def largest_batch(siblings: pd.DataFrame) -> pd.DataFrame:
     """The rows of same_but_batch.sql with predictions; unknown is null. Of a line over one batch nothing is known.
 
-    refutes marks what contradicts largest_batch: a batch above it that fits, or one at or below it that does not.
-    verdict is unknown; refuted; borne out (it fits, and the next one up does not); else unchecked.
+    line_batch is where the line of basis meets the device's memory; largest_batch is that within what was measured:
+    no batch that fits is above it, and it is below every larger one that does not. refutes marks those that do not,
+    though line_batch says so. verdict is unknown; measured (it fits, and the next one up does not); refuted (a batch
+    beyond those that fit does not, where the line goes on: largest_batch is an upper bound); else unchecked.
+    earlier_batch is what the two batches of earlier_basis predicted before the next measured one was found to fit
+    there or beyond; mostly null.
     """
     series = siblings.to_dict("records")
     anchors = dict.fromkeys(row["anchor_run_id"] for row in series)
@@ -37,10 +41,15 @@ def largest_batch(siblings: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_try(rows: pd.DataFrame) -> list[int]:
-    """Of the predicted batch and the next one up, those that nobody has run yet. rows: one series of largest_batch."""
-    largest = rows["largest_batch"].iloc[0]
-    if pd.isna(largest) or rows["verdict"].iloc[0] == "refuted":
+    """The batches to run next: the predicted one and the next one up, those that nobody has run; where the line is
+    refuted, the middle between what fits and what does not. rows: one series of largest_batch.
+    """
+    largest, verdict = rows["largest_batch"].iloc[0], rows["verdict"].iloc[0]
+    if verdict in ("unknown", "measured"):
         return []
+    if verdict == "refuted":
+        fits = int(rows.loc[rows["peak_gib"].notna(), "batch"].max())
+        return [(fits + int(largest) + 1) // 2]
     return [batch for batch in (int(largest), int(largest) + 1) if batch > 0 and batch not in set(rows["batch"])]
 
 
@@ -58,37 +67,52 @@ def to_measure(rows: pd.DataFrame) -> int | None:
 def why_unknown(rows: pd.DataFrame) -> str:
     """Why no largest batch is predicted, in words; empty where one is. rows: one series of largest_batch."""
     first, num_measured = rows.iloc[0], int(rows["peak_gib"].notna().sum())
+    if pd.notna(first["largest_batch"]):
+        return ""
     if num_measured < 2:
         return f"it takes two measured batches of one combo to predict others, and here is {num_measured or 'none'}"
     if first["per_sample_gib"] <= 0:
         return f"the peaks of batches {first['basis']} do not grow"
-    if pd.isna(first["capacity_gib"]):
-        return "how much memory the device has for it is not known (of a CPU it never is)"
-    return ""
+    return "how much memory the device has for it is not known (of a CPU it never is)"
 
 
 def _fitted(rows: list[Row]) -> list[Row]:
     """One series, its batches ascending."""
-    measured = [row for row in rows if pd.notna(row["peak_gib"])]
-    capacity = _capacity(measured)
-    basis = _basis(measured, capacity)
+    measured = [row for row in rows if _fits(row)]
+    gone = [row for row in rows if not _fits(row)]
+    capacity, basis = _capacity(measured), measured[-2:]
     line = _line(basis)
-    fit: Row = {"per_sample_gib": line[0], "fixed_gib": line[1]} if line else {}
-    fit |= {"basis": " and ".join(str(row["batch"]) for row in basis) if line else None}
-    largest = _largest(line, capacity)
-    refuting = [row for row in rows if largest is not None and _fits(row) != (row["batch"] <= largest)]
-    fit |= {"capacity_gib": capacity, "largest_batch": largest, "verdict": _verdict(rows, largest, refuting)}
+    at_line = _meets(line, capacity)
+    fit: Row = {"per_sample_gib": line[0], "fixed_gib": line[1], "basis": _batches(basis)} if line else {}
+    fit |= {"capacity_gib": capacity, "line_batch": at_line} | _bounded(measured, gone, at_line)
+    fit |= _earlier(measured, capacity)
+    refuting = [row for row in gone if at_line is not None and row["batch"] <= at_line]
     return [row | fit | {"refutes": row in refuting} | _predicted(row, measured) for row in rows]
 
 
-def _basis(measured: list[Row], capacity: float | None) -> list[Row]:
-    """The two batches that predict: the largest two, but for the largest ones that check the two below them."""
-    for two, beyond in ((measured[-4:-2], measured[-2:]), (measured[-3:-1], measured[-1:])):
-        below = _largest(_line(two), capacity)
-        checks = [row["batch"] for row in beyond]
-        if below is not None and (checks == [below, below + 1] or (len(checks) == 1 and checks[0] >= below)):
-            return two
-    return measured[-2:]
+def _bounded(measured: list[Row], gone: list[Row], at_line: int | None) -> Row:
+    """The line's batch within what was measured, and what runs say of it."""
+    fitting = measured[-1]["batch"] if measured else 0
+    beyond = min((row["batch"] for row in gone if row["batch"] > fitting), default=math.inf)
+    if measured and beyond == fitting + 1:
+        return {"largest_batch": fitting, "verdict": "measured"}
+    if at_line is None:
+        return {"largest_batch": None, "verdict": "unknown"}
+    verdict = "refuted" if at_line >= beyond else "unchecked"
+    return {"largest_batch": int(max(fitting, min(at_line, beyond - 1))), "verdict": verdict}
+
+
+def _earlier(measured: list[Row], capacity: float | None) -> Row:
+    """What was predicted before one of the two largest batches, where that was found to fit there or beyond."""
+    for two, then in ((measured[-3:-1], measured[-1:]), (measured[-4:-2], measured[-2:-1])):
+        predicted = _meets(_line(two), capacity)
+        if predicted is not None and then[0]["batch"] >= predicted:
+            return {"earlier_basis": _batches(two), "earlier_batch": predicted}
+    return {}
+
+
+def _batches(two: list[Row]) -> str:
+    return " and ".join(str(row["batch"]) for row in two)
 
 
 def _predicted(row: Row, measured: list[Row]) -> Row:
@@ -116,7 +140,7 @@ def _capacity(measured: list[Row]) -> float | None:
     return min((row["device_gib"] - max(0.0, row["overhead_gib"]) for row in known), default=None)
 
 
-def _largest(line: tuple[float, float] | None, capacity: float | None) -> int | None:
+def _meets(line: tuple[float, float] | None, capacity: float | None) -> int | None:
     if line is None or capacity is None or line[0] <= 0:
         return None
     return max(0, math.floor((capacity - line[1]) / line[0]))
@@ -124,11 +148,3 @@ def _largest(line: tuple[float, float] | None, capacity: float | None) -> int | 
 
 def _fits(row: Row) -> bool:
     return bool(pd.notna(row["peak_gib"]))
-
-
-def _verdict(rows: list[Row], largest: int | None, refuting: list[Row]) -> str:
-    if largest is None:
-        return "unknown"
-    if refuting:
-        return "refuted"
-    return "borne out" if {row["batch"] for row in rows} >= {largest, largest + 1} - {0} else "unchecked"

@@ -17,7 +17,9 @@ def batches(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     own = rows[rows["per_sample_gib"].notna()]
     if own.empty:
         return theme.empty(TITLE, "It takes two measured batches of one combo to predict others.", dark=dark)
-    figure = theme.titled(TITLE, "Dots: measured peaks; dotted: the line through two of them", dark=dark, height=360)
+    figure = theme.titled(
+        TITLE, "Dots: measured peaks; dotted: the line through the two largest", dark=dark, height=360
+    )
     unit = readable.memory_unit(own[["peak_gib", "capacity_gib"]].max(axis=None))
     for (_, series), colour in zip(own.groupby("anchor_run_id", sort=False), COLOURS, strict=False):
         _draw_series(figure, series, unit, colour, dark)
@@ -91,17 +93,16 @@ def reading(rows: pd.DataFrame) -> str:
 
 def _sentence(rows: pd.DataFrame, *, with_name: bool) -> str:
     first, who = rows.iloc[0], f"{rows['combo_label'].iloc[0]}: a" if with_name else "A"
-    text = f"{who} sample takes {readable.gib(first['per_sample_gib'])}, all else {readable.gib(first['fixed_gib'])}"
+    text = f"{who} sample takes {readable.gib(first['per_sample_gib'])}, "
     if first["fixed_gib"] < 0:
-        text += " (less than nothing: between the two batches some library's workspace leaps, so this will be off)"
+        text += (
+            f"and all else would be {readable.gib(first['fixed_gib'])}: the line does not hold (some library, such as "
+            "cuDNN, takes another workspace at one of the two batches than at the other)"
+        )
+    else:
+        text += f"all else {readable.gib(first['fixed_gib'])}"
     if pd.notna(first["largest_batch"]):
-        text += f"; from batches {first['basis']}, predicted: {first['largest_batch']} is the largest that fits; "
-        text += _check(rows, int(first["largest_batch"]))
-        times = first["largest_batch"] / rows.loc[rows["peak_gib"].notna(), "batch"].max()
-        if times > FAR:
-            text += (
-                f", and {times:.0f} times the largest that was measured: a line so far on is a guess, measure larger"
-            )
+        text += f"; {_history(first, rows)}{_prediction(first, rows)}"
     elif pd.isna(first["capacity_gib"]):
         text += "; what fits is unknown, since the device's memory is"
     errors = rows["error"].dropna()
@@ -111,17 +112,34 @@ def _sentence(rows: pd.DataFrame, *, with_name: bool) -> str:
     return text + "."
 
 
-def _check(rows: pd.DataFrame, largest: int) -> str:
-    """What runs say of a prediction: of the batch itself and the next one up, or of those that refute it."""
-    against = [_outcome(row) for row in rows[rows["refutes"]].itertuples()]
-    if against:
-        return f"refuted: {', '.join(against)}"
+def _history(first: Any, rows: pd.DataFrame) -> str:
+    """What was predicted before a larger batch was measured; empty where none has met or passed it."""
+    if pd.isna(first["earlier_batch"]):
+        return ""
+    fitting = rows.loc[rows["peak_gib"].notna(), "batch"].max()
+    met = "and" if fitting == first["earlier_batch"] else "but"
+    return f"earlier predicted: {first['earlier_batch']} from batches {first['earlier_basis']}, {met} {fitting} fits; "
+
+
+def _prediction(first: Any, rows: pd.DataFrame) -> str:
+    """The largest batch, measured or predicted, and what runs say of it: itself, the next one up, and those beyond."""
+    largest, measured = int(first["largest_batch"]), rows[rows["peak_gib"].notna()]
     said = {int(row.batch): _outcome(row) for row in rows.itertuples()}
-    if not {largest, largest + 1} & said.keys():
-        beyond = [outcome for batch, outcome in said.items() if batch > largest][:1]
-        return ", ".join(["not checked", *beyond])
-    both = [said.get(batch, f"{batch} is not checked") for batch in (largest, largest + 1) if batch]
-    return f"checked: {', '.join(both)}"
+    if first["verdict"] == "measured":
+        return f"measured: {largest} is the largest that fits: {said[largest]}, {said[largest + 1]}"
+    text = f"{'now ' if pd.notna(first['earlier_batch']) else ''}from batches {first['basis']}, predicted: "
+    if first["verdict"] == "refuted":
+        between = f"the largest that fits is from {measured['batch'].max()} to {largest}"
+        return f"{text}{first['line_batch']}; refuted: {said[largest + 1]}, so {between}"
+    text += f"{largest} is the largest that fits; "
+    if largest in said:
+        return f"{text}checked: {said[largest]}, {largest + 1} is not checked"
+    beyond = [outcome for batch, outcome in said.items() if batch > largest][:1]
+    text += ", ".join(["not checked", *beyond])
+    times = largest / measured["batch"].max()
+    if times > FAR:
+        text += f", and {times:.0f} times the largest that was measured: a line so far on is a guess, measure larger"
+    return text
 
 
 def _outcome(row: Any) -> str:

@@ -87,7 +87,8 @@ COLUMNS = {
     ],
     "largest_batch": [
         *("anchor_run_id", "run_id", "combo_label", "batch", "status", "cause", "peak_gib", "predicted_gib", "error"),
-        *("per_sample_gib", "fixed_gib", "capacity_gib", "basis", "largest_batch", "verdict", "refutes"),
+        *("per_sample_gib", "fixed_gib", "capacity_gib", "basis", "line_batch", "largest_batch", "verdict", "refutes"),
+        *("earlier_basis", "earlier_batch"),
     ],
     "telemetry": ["time_s", "power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "utilisation"],
     "curves": ["name", "x", "y"],
@@ -634,15 +635,40 @@ def test_the_largest_batch_is_where_the_line_meets_the_devices_memory(root: Path
     assert fits.to_try(rows) == [24, 25]
 
 
-def test_a_prediction_is_borne_out_where_it_fits_and_the_next_batch_does_not(root: Path, database: Path) -> None:
-    assert fits.to_try(_batches(root, {2: 8.0, 4: 14.0, 24: 73.0})) == [25]
+def test_what_was_measured_to_fit_and_the_next_one_not_is_the_largest(root: Path, database: Path) -> None:
+    rows = _batches(root, {2: 8.0, 4: 14.0, 24: 73.0})
+    assert rows["basis"].unique().tolist() == ["4 and 24"], "the largest that fit predict"
+    assert rows[["earlier_basis", "earlier_batch"]].drop_duplicates().to_numpy().tolist() == [["2 and 4", 24]]
+    assert fits.to_try(rows) == [25, 26]
     write_run(root, run_id="b25", workload=replace(GPU_WORKLOAD, batch=25), status="oom")
     sync()
     rows = frames.largest_batch(("b2",))
-    assert rows["basis"].unique().tolist() == ["2 and 4"], "the check moves no line"
+    assert rows["line_batch"].unique().tolist() == [25]
     assert rows["largest_batch"].unique().tolist() == [24]
-    assert rows["verdict"].unique().tolist() == ["borne out"]
+    assert rows["verdict"].unique().tolist() == ["measured"]
     assert fits.to_try(rows) == []
+
+
+def test_one_batch_that_fits_below_one_that_does_not_needs_no_line(root: Path, database: Path) -> None:
+    rows = _batches(root, {1: 8.0, 2: None})
+    assert (rows["largest_batch"].unique().tolist(), rows["verdict"].unique().tolist()) == ([1], ["measured"])
+    assert fits.why_unknown(rows) == ""
+
+
+def test_a_prediction_that_doubling_went_past_is_history(root: Path, database: Path) -> None:
+    """SD1.5's training in strict fp32 with math attention on an H200: cuDNN's workspace leaps at batch 8."""
+    for batch, peak in {1: 31.3, 2: 21.4, 4: 33.1, 8: 77.0, 16: 103.1, 32: None}.items():
+        how: dict[str, Any] = {"status": "oom", "cause": "no memory"}
+        if peak is not None:
+            how = {"metrics": {"peak_allocated_gib": peak, "peak_reserved_gib": peak, "peak_device_gib": peak + 0.75}}
+        on_h200 = replace(FIXTURE_GPU, gpu_memory_gib=139.8)
+        write_run(root, run_id=f"b{batch}", workload=replace(GPU_WORKLOAD, batch=batch), machine=on_h200, **how)
+    sync()
+    rows = frames.largest_batch(("b2",))
+    assert rows["basis"].unique().tolist() == ["8 and 16"]
+    assert rows["largest_batch"].unique().tolist() == [27]
+    assert rows[["earlier_basis", "earlier_batch"]].drop_duplicates().to_numpy().tolist() == [["4 and 8", 13]]
+    assert rows["verdict"].unique().tolist() == ["unchecked"]
 
 
 @pytest.mark.parametrize(
@@ -656,19 +682,30 @@ def test_the_second_batch_is_one_that_may_fit(
 
 
 @pytest.mark.parametrize("checks", [{30: 60.0}, {25: 73.0}, {24: 70.0, 25: 73.0}])
-def test_a_larger_batch_that_fits_refutes_the_line(root: Path, database: Path, checks: dict[int, float | None]) -> None:
+def test_a_prediction_is_never_below_what_fits(root: Path, database: Path, checks: dict[int, float | None]) -> None:
     rows = _batches(root, {2: 8.0, 4: 14.0} | checks)
-    assert rows["largest_batch"].unique().tolist() == [24]
-    assert rows["verdict"].unique().tolist() == ["refuted"]
-    assert fits.to_try(rows) == []
+    assert rows["earlier_batch"].unique().tolist() == [24]
+    assert rows["largest_batch"].iloc[0] >= max(checks)
+    assert rows["verdict"].unique().tolist() == ["unchecked"]
+    assert fits.to_try(rows)[-1] > max(checks)
 
 
-def test_a_batch_that_should_have_fitted_refutes_the_line(root: Path, database: Path) -> None:
+def test_a_batch_above_the_devices_memory_is_not_predicted_below_what_fits(root: Path, database: Path) -> None:
+    """Where a run's overhead leaves less than another run's peak took, the peak was there all the same."""
+    rows = _batches(root, {2: 8.0, 4: 78.0})
+    assert (rows["line_batch"].iloc[0], rows["largest_batch"].iloc[0]) == (3, 4)
+
+
+def test_a_batch_that_should_have_fitted_refutes_the_line_and_bounds_it(root: Path, database: Path) -> None:
     rows = _batches(root, {2: 8.0, 4: 10.0, 8: 20.0, 16: None})
-    assert rows["largest_batch"].iloc[0] == 30
+    assert rows["line_batch"].iloc[0] == 30
+    assert rows["largest_batch"].iloc[0] == 15
     assert rows["verdict"].unique().tolist() == ["refuted"]
     assert rows["refutes"].tolist() == [False, False, False, True]
     assert rows["error"].iloc[2] == pytest.approx(14 / 20 - 1)
+    assert fits.to_try(rows) == [12], "halfway between what fits and what does not"
+    assert fits.to_try(_batches(root, {10: 25.0, 14: None})) == [12]
+    assert fits.to_try(_batches(root, {11: 27.0, 13: None})) == [12]
 
 
 def test_one_batch_or_a_flat_line_predicts_nothing(root: Path, database: Path) -> None:

@@ -515,26 +515,55 @@ def test_the_batches_chart_tells_the_prediction_and_its_check(rows: dict[str, pd
     [
         ({}, "not checked"),
         ({32: None}, "not checked, 32 does not"),
-        ({24: 74.0}, "checked: 24 fits (peak 74.0 GiB), 25 is not checked"),
-        ({24: 74.0, 25: None}, "checked: 24 fits (peak 74.0 GiB), 25 does not"),
-        ({30: 70.0}, "refuted: 30 fits (peak 70.0 GiB)"),
-        ({16: None}, "refuted: 16 does not"),
+        ({16: None}, "refuted: 16 does not, so the largest that fits is from 4 to 15"),
     ],
 )
 def test_a_prediction_stands_beside_what_checked_it(peaks: dict[int, float | None], says: str) -> None:
-    names, device = {"anchor_run_id": "a", "combo_label": "baseline"}, {"device_gib": 76.0, "overhead_gib": 0.0}
-    runs = [{"batch": batch, "peak_gib": peak} | names | device for batch, peak in ({2: 8.0, 4: 14.0} | peaks).items()]
-    said = batches.reading(fits.largest_batch(pd.DataFrame(runs).astype({"peak_gib": "float64"})))
-    assert f"from batches 2 and 4, predicted: 24 is the largest that fits; {says}." in said
+    said = batches.reading(_fitted({2: 8.0, 4: 14.0} | peaks))
+    predicted = "predicted: 24; " if says.startswith("refuted") else "predicted: 24 is the largest that fits; "
+    assert f"from batches 2 and 4, {predicted}{says}." in said
+
+
+@pytest.mark.parametrize(
+    ("peaks", "says"),
+    [
+        (
+            {24: 74.0},
+            "earlier predicted: 24 from batches 2 and 4, and 24 fits; now from batches 4 and 24, predicted: "
+            "24 is the largest that fits; checked: 24 fits (peak 74.0 GiB), 25 is not checked.",
+        ),
+        (
+            {24: 74.0, 25: None},
+            "earlier predicted: 24 from batches 2 and 4, and 24 fits; measured: 24 is the largest that fits: "
+            "24 fits (peak 74.0 GiB), 25 does not.",
+        ),
+        (
+            {30: 70.0},
+            "earlier predicted: 24 from batches 2 and 4, but 30 fits; now from batches 4 and 30, predicted: "
+            "32 is the largest that fits; not checked.",
+        ),
+    ],
+)
+def test_an_earlier_prediction_is_told_as_history(peaks: dict[int, float | None], says: str) -> None:
+    said = batches.reading(_fitted({2: 8.0, 4: 14.0} | peaks))
+    assert says.removesuffix(".") in said
+
+
+def test_a_line_that_begins_below_nothing_is_said_not_to_hold() -> None:
+    said = batches.reading(_fitted({4: 33.1, 8: 77.0}, device_gib=139.0))
+    assert "all else would be -10.8 GiB: the line does not hold" in said
+    assert "does not hold" not in batches.reading(_fitted({2: 8.0, 4: 14.0}))
+
+
+def _fitted(peaks: dict[int, float | None], device_gib: float = 76.0) -> pd.DataFrame:
+    same = {"anchor_run_id": "a", "combo_label": "baseline", "device_gib": device_gib, "overhead_gib": 0.0}
+    runs = pd.DataFrame([{"batch": batch, "peak_gib": peak} | same for batch, peak in peaks.items()])
+    return fits.largest_batch(runs.astype({"peak_gib": "float64"}))
 
 
 def test_a_line_far_beyond_what_was_measured_is_called_a_guess() -> None:
-    same = {"anchor_run_id": "a", "combo_label": "baseline", "overhead_gib": 0.0}
     for device_gib, is_far in ((74.0, False), (106.0, True)):
-        runs = [
-            {"batch": batch, "peak_gib": peak, "device_gib": device_gib} | same for batch, peak in ((2, 8.0), (4, 14.0))
-        ]
-        said = batches.reading(fits.largest_batch(pd.DataFrame(runs)))
+        said = batches.reading(_fitted({2: 8.0, 4: 14.0}, device_gib))
         assert ("times the largest that was measured: a line so far on is a guess" in said) is is_far
 
 
