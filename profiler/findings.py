@@ -10,11 +10,10 @@ from typing import Any
 from profiler import measure, memory, numerics, scaling, telemetry, tracing
 from profiler.combo import Combo
 from profiler.machine import Machine
-from profiler.record import BUSY, Evidence, LaunchVerdict, Metrics, Projection, Rank, Status
+from profiler.record import BUSY, UNSTEADY, Evidence, LaunchVerdict, Metrics, Projection, Rank, Status
 from profiler.subject import Subject, UNet
 from profiler.workload import Workload
 
-UNSTEADY = 0.25  # interquartile range over median
 BUSY_LOAD = 1.5  # load average beyond one task per core
 GPU_BOUND = 0.9  # busy share below which the CPU, not the GPU, sets the pace
 

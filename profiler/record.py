@@ -14,6 +14,7 @@ SCHEMA_VERSION = 2  # 2: what evidence has observed counts per step, and a Trito
 RECORD_FILE = "record.json"
 TRACE_SUFFIX = ".pt.trace.json.gz"  # what TensorBoard's profiler plugin looks for, and Perfetto opens
 ROUNDING = 1e-5  # below this relative error, a ratio of two errors is a ratio of two roundings
+UNSTEADY = 0.25  # interquartile range of the steps over their median, above which a run is to be measured again
 BUSY = "the machine was busy"  # how a note begins on a run whose times other programs may have moved
 RANK_FAILURE = "rank-{}.failure.json"  # status, cause and traceback of a rank, not the first, that failed
 

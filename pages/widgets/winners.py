@@ -11,7 +11,7 @@ import streamlit as st
 from pages.charts import readable
 from pages.charts.ladder import SET_BY_LAUNCHES
 from pages.widgets import data
-from profiler.record import ROUNDING
+from profiler.record import ROUNDING, UNSTEADY
 from store import frames
 
 Compare = Callable[[str, tuple[str, ...]], pd.DataFrame]
@@ -26,7 +26,7 @@ MUCH_DRIFT = 0.1  # a baseline that moved by more was disturbed, and so were the
 class Headline:
     title: str
     value: str
-    run: str  # which run, and its plain figure
+    run: str  # which run, and its plain figure, in Markdown
     help: str
 
 
@@ -38,11 +38,12 @@ def headlines(rows: pd.DataFrame, compare: Compare) -> list[Headline]:
         return []
     done, moved = measured[measured["sweep_role"] == "candidate"], drift(measured)
     cards = [
-        _fastest("Fastest", done, compare, "The lowest median step time of all runs that pass their checks."),
+        _fastest("Fastest", done, measured, compare, "The lowest median step time of all runs that pass their checks."),
         _leanest(done),
         _fastest(
             "Fastest as exact as eager",
             done[_errs_as_eager(done)],
+            measured,
             compare,
             f"The fastest whose output and gradients err at most {AS_EAGER} times as much as plain eager at the same "
             "precision, or by mere rounding more. The precision itself costs what the error says; what many steps of "
@@ -66,7 +67,7 @@ def _qualified(card: Headline, moved: float | None) -> Headline:
     return replace(card, run=f"baseline drifted {readable.percent(moved)} · {card.run}")
 
 
-def _fastest(title: str, rows: pd.DataFrame, compare: Compare, help: str) -> Headline:
+def _fastest(title: str, rows: pd.DataFrame, measured: pd.DataFrame, compare: Compare, help: str) -> Headline:
     if rows.empty:
         return Headline(title=title, value=readable.UNKNOWN, run="no candidate qualifies", help=help)
     if rows["speedup"].notna().any() and not (rows["verdict"] == "faster").any():
@@ -75,8 +76,23 @@ def _fastest(title: str, rows: pd.DataFrame, compare: Compare, help: str) -> Hea
     best = ordered.iloc[0]
     value = readable.times(best["speedup"]) if pd.notna(best["speedup"]) else readable.number(best["step_ms"], "ms")
     price = f" · output error {readable.number(best['output_error'])}" if pd.notna(best["output_error"]) else ""
-    run = f"{readable.number(best['step_ms'], 'ms')}{price} · {best['combo_label']}{_or(_as_fast(ordered, compare))}"
+    doubt = _unsteady(best, "its") + _unsteady(_row_of(measured, best["baseline_run_id"]), "the baseline's")
+    time = readable.number(best["step_ms"], "ms")
+    run = f"{doubt}{time}{price} · {best['combo_label']}{_or(_as_fast(ordered, compare))}"
     return Headline(title=title, value=value, run=run, help=help)
+
+
+def _row_of(rows: pd.DataFrame, run_id: object) -> pd.Series | None:
+    own = rows[rows["run_id"] == run_id]
+    return None if own.empty else own.iloc[0]
+
+
+def _unsteady(row: pd.Series | None, whose: str) -> str:
+    """That a run's own page calls it unsteady, with the way there; empty where it does not."""
+    if row is None or pd.isna(row["step_iqr_ms"]) or row["step_iqr_ms"] <= UNSTEADY * row["step_ms"]:
+        return ""
+    spread = readable.percent(row["step_iqr_ms"] / row["step_ms"])
+    return f"**unsteady**: half of {whose} steps lie {spread} apart, see [its run](/run?run={row['run_id']}) · "
 
 
 def _errs_as_eager(rows: pd.DataFrame) -> pd.Series:

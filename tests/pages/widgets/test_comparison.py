@@ -12,7 +12,7 @@ from pages.charts import palette
 from pages.charts import ratios as chart
 from pages.widgets import comparison, differences, winners
 from profiler.combo import Combo
-from profiler.record import Metrics, SweepPlace
+from profiler.record import UNSTEADY, Metrics, SweepPlace
 from store import frames, ratios
 from store.ingest import sync
 from tests.support.run_folders import step_samples, write_ladder, write_run
@@ -115,6 +115,29 @@ def test_the_fastest_runs_say_that_their_baseline_drifted(tmp_path: Path) -> Non
     assert said["Fastest"].startswith("baseline drifted 110% · ")
     assert said["Fastest as exact as eager"].startswith("baseline drifted 110% · ")
     assert "drifted" not in "".join(card.run for card in winners.headlines(rows, compare))
+
+
+@pytest.mark.parametrize(
+    ("role", "says"),
+    [
+        ("candidate", "**unsteady**: half of its steps lie 30% apart"),
+        ("baseline", "half of the baseline's steps lie 30%"),
+    ],
+)
+def test_the_fastest_run_says_what_its_own_page_says_of_its_steps(role: str, says: str, tmp_path: Path) -> None:
+    write_ladder(tmp_path / "runs", sweep_id="ladder")
+    sync([tmp_path / "runs"], tmp_path / "index.duckdb")
+    rows = frames.ladder("ladder", database=tmp_path / "index.duckdb")
+    compare = partial(frames.comparison, database=tmp_path / "index.duckdb")
+    assert "unsteady" not in "".join(card.run for card in winners.headlines(rows, compare))
+    is_one = rows["sweep_role"].eq(role) & rows["status"].eq("done")
+    place = rows[is_one].sort_values("step_ms").index[0]
+    rows.loc[place, "step_iqr_ms"] = 0.3 * rows.loc[place, "step_ms"]
+    said = {card.title: card.run for card in winners.headlines(rows, compare)}
+    assert says in said["Fastest"]
+    assert f"(/run?run={rows.loc[place, 'run_id']})" in said["Fastest"]
+    rows.loc[place, "step_iqr_ms"] = UNSTEADY * rows.loc[place, "step_ms"]
+    assert "unsteady" not in "".join(card.run for card in winners.headlines(rows, compare)), "as Run's note"
 
 
 @pytest.mark.parametrize(("error", "wins"), [(1.8e-6, True), (1.8e-2, False)])
