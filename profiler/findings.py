@@ -10,12 +10,11 @@ from typing import Any
 from profiler import measure, memory, numerics, scaling, telemetry, tracing
 from profiler.combo import Combo
 from profiler.machine import Machine
-from profiler.record import BUSY, UNSTEADY, Evidence, LaunchVerdict, Metrics, Projection, Rank, Status
+from profiler.record import BUSY, UNSTEADY, Evidence, LaunchVerdict, Metrics, Projection, Rank, Status, launch_verdict
 from profiler.subject import Subject, UNet
 from profiler.workload import Workload
 
 BUSY_LOAD = 1.5  # load average beyond one task per core
-GPU_BOUND = 0.9  # busy share below which the CPU, not the GPU, sets the pace
 
 
 @dataclass(slots=True)
@@ -138,7 +137,7 @@ def note_pace(busy_ms: float | None, found: Findings) -> None:
     """Whether the GPU or the CPU sets the pace; nothing where how busy the GPU is cannot be told."""
     share = None if busy_ms is None else busy_ms / (found.metrics["step_ms"] or math.nan)
     found.metrics |= {"gpu_busy_ms": busy_ms, "gpu_busy_share": share}
-    found.launch_verdict = None if share is None else "gpu-bound" if share >= GPU_BOUND else "launch-bound"
+    found.launch_verdict = None if share is None else launch_verdict(share)
 
 
 def note_scaling(subject: Subject, num_steps: int, found: Findings) -> None:
@@ -206,7 +205,7 @@ def note_ranks(
 def note_pace_of_ranks(parallelism: str, found: Findings) -> None:
     """As note_pace, of the busiest rank, whose waiting for the others is no work."""
     note_pace(scaling.busiest_ms(found.ranks), found)
-    if parallelism == "pipeline" and found.launch_verdict == "launch-bound":
+    if parallelism == "pipeline" and found.launch_verdict != "gpu-bound":
         found.launch_verdict = None  # a stage that idles may as well wait for the one before
 
 

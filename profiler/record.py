@@ -21,11 +21,20 @@ RANK_FAILURE = "rank-{}.failure.json"  # status, cause and traceback of a rank, 
 Status = Literal["done", "rejected", "ineffective", "wrong", "oom", "failed", "timeout", "cancelled", "imported"]
 STATUSES: tuple[str, ...] = Status.__args__  # type: ignore[attr-defined]
 Role = Literal["baseline", "candidate", "baseline_repeat"]
-LaunchVerdict = Literal["launch-bound", "gpu-bound"]
+LaunchVerdict = Literal["gpu-bound", "partly launch-bound", "launch-bound"]
+GPU_BOUND = 0.9  # busy share from which the GPU sets the pace
+LAUNCH_BOUND = 0.75  # busy share below which the CPU does; between the two each sets some of it
 
 
 def _metric(unit: str, help: str, better: Literal["lower", "higher", ""] = "") -> Any:
     return field(default=None, metadata={"unit": unit, "help": help, "better": better})
+
+
+def launch_verdict(busy_share: float) -> LaunchVerdict:
+    """Who sets the pace of a step in which the GPU is busy for this share."""
+    if busy_share >= GPU_BOUND:
+        return "gpu-bound"
+    return "partly launch-bound" if busy_share >= LAUNCH_BOUND else "launch-bound"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,6 +306,9 @@ class Record:
         is_foreign = values["status"] == "imported"
         known = {f.name for f in fields(cls)}
         kept = {name: value for name, value in values.items() if name in known}
+        metrics = Metrics(**values.get("metrics", {}))
+        if kept.get("launch_verdict") and metrics.gpu_busy_share is not None:
+            kept["launch_verdict"] = launch_verdict(metrics.gpu_busy_share)  # records before the grades knew two
         return cls(
             **kept
             | {
@@ -305,7 +317,7 @@ class Record:
                 "imported": Imported(**values["imported"]) if is_foreign else None,
                 "machine": Machine.from_dict(values["machine"]) if values.get("machine") else None,
                 "sweep": SweepPlace(**values["sweep"]) if values.get("sweep") else None,
-                "metrics": Metrics(**values.get("metrics", {})),
+                "metrics": metrics,
                 "samples": {name: tuple(s) for name, s in values.get("samples", {}).items()},
                 "evidence": tuple(Evidence(**e) for e in values.get("evidence", ())),
                 "notes": tuple(values.get("notes", ())),

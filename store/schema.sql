@@ -105,7 +105,7 @@ CREATE TABLE run (
     loss_scale DOUBLE,
     num_skipped_steps BIGINT,
     -- Findings
-    launch_verdict VARCHAR,
+    launch_verdict VARCHAR,  -- graded by gpu_busy_share: gpu-bound, partly launch-bound, launch-bound
     attention_observed VARCHAR,
     trace_file VARCHAR,
     of_whole_trace BOOLEAN,  -- a foreign trace that marks no steps: what is told per step is of all of it

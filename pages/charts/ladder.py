@@ -14,7 +14,8 @@ TOP = 100  # pixels above the plot: title, two lines below it, the heads of the 
 WIDTHS = {"speedup": 62, "ms": 62, "GiB": 54, "MiB": 54, "GPU waits": 112}  # pixels of the columns beside the plot
 CHANGE_WIDTH = 78
 SET_BY_LAUNCHES = "the CPU's launches set this time, not the kernel"
-LAUNCH_BOUND = f"launch-bound: {SET_BY_LAUNCHES}"
+SET_IN_PART = "the CPU's launches set some of this time, the kernels most of it"
+BOUND_BY = {"launch-bound": SET_BY_LAUNCHES, "partly launch-bound": SET_IN_PART}
 TIMED = ("done", "imported", "wrong", "ineffective")
 
 
@@ -144,8 +145,9 @@ def _hover(row: pd.Series, names: dict[str, str]) -> str:
         f"peak {readable.gib(row['peak_allocated_gib'])}",
         *_errors(row),
     ]
-    if row["launch_verdict"] == "launch-bound":
-        lines.append(f"{LAUNCH_BOUND} (GPU waits {readable.idle(row['gpu_busy_share'])})")
+    if row["launch_verdict"] in BOUND_BY:
+        verdict, waits = row["launch_verdict"], readable.idle(row["gpu_busy_share"])
+        lines.append(f"{verdict}: {BOUND_BY[verdict]} (GPU waits {waits})")
     if row["status"] != "done":
         lines.append(f"{row['status']}: {theme.hover(_text(row['cause']))}")
     return "<br>".join(lines)

@@ -77,8 +77,9 @@ def percent(value: Any) -> str:
 
 
 def gpu_waits(rows: pd.DataFrame) -> "pd.Series[str]":
-    """How much of each step the GPU was idle, e.g. '2.0%', '45% (launches)' where that bound it; unknown on a CPU."""
-    ends = {"gpu-bound": "", "launch-bound": " (launches)"}
+    """How much of each step the GPU was idle, e.g. '2.0%', '45% (launches)' where that bound it, '12% (partly)' where
+    that bound some of it; unknown on a CPU."""
+    ends = {"gpu-bound": "", "partly launch-bound": " (partly)", "launch-bound": " (launches)"}
     verdicts = zip(rows["launch_verdict"], rows["gpu_busy_share"], strict=True)
     texts = [idle(share) + ends[by] if by in ends else UNKNOWN for by, share in verdicts]
     return pd.Series(texts, index=rows.index, dtype="str")

@@ -52,10 +52,16 @@ def show_title(record: dict[str, Any]) -> None:
     facts += [f"took {readable.duration(record['duration_s'])}" if record["duration_s"] else None]
     facts += [
         f"{sweep['name']} {sweep['position'] + 1}/{sweep['num_jobs']}" if sweep else None,
-        record["launch_verdict"],
+        _pace(record),
     ]
     facts.append(record["run_id"])
     st.caption(" · ".join(fact for fact in facts if fact))
+
+
+def _pace(record: dict[str, Any]) -> str | None:
+    """Who sets the pace, by which share: e.g. 'partly launch-bound (GPU busy 88%)'; None where nobody can tell."""
+    verdict, share = record["launch_verdict"], record["metrics"]["gpu_busy_share"]
+    return verdict if share is None else verdict and f"{verdict} (GPU busy {readable.percent(min(1.0, share))})"
 
 
 def show_outcome(record: dict[str, Any]) -> None:

@@ -34,8 +34,8 @@ COLUMNS: dict[str, Any] = {
     "gpu_waits": Column.TextColumn(
         "GPU waits",
         width=110,
-        help="How much of the step the GPU was idle. Above 10% the CPU's launches set the step's time, not the GPU "
-        "(launches), and a speedup is host time.",
+        help="How much of the step the GPU was idle. Above 25% the CPU's launches set the step's time, not the GPU "
+        "(launches), and a speedup is host time; from 10% to 25% they set some of it (partly).",
     ),
     "samples_per_s": Column.NumberColumn("Samples/s", format="%.2f"),
     "peak_allocated_gib": Column.NumberColumn("Peak (GiB)", format="%.3g"),

@@ -172,6 +172,7 @@ def _warn_of_slow_trace(record: Summary, summary: Summary, rows: pd.DataFrame) -
     share = readable.percent(float(rows.loc[rows["kind"] == "host", "share"].sum()))
     bound = {
         "gpu-bound": " Timed, this run is gpu-bound: its kernels decide, and a faster one shortens the step.",
+        "partly launch-bound": " Timed, its kernels decide most of the step, and the host some, by less than this.",
         "launch-bound": " Timed, the host decides here, too, but by less than this.",
     }
     st.warning(

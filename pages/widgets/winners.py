@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.charts import readable
-from pages.charts.ladder import SET_BY_LAUNCHES
+from pages.charts.ladder import SET_BY_LAUNCHES, SET_IN_PART
 from pages.widgets import data
 from profiler.record import ROUNDING, UNSTEADY
 from store import frames
@@ -187,12 +187,15 @@ def _warn_of_disturbed(rows: pd.DataFrame) -> None:
 def say_launch_bound(rows: pd.DataFrame) -> None:
     """How many rows were set by the CPU: their speedups say little of the kernels that they changed."""
     verdicts = rows["launch_verdict"].dropna()
-    num_bound = int((verdicts == "launch-bound").sum())
-    if num_bound:
+    num_bound, num_partly = ((verdicts == verdict).sum() for verdict in ("launch-bound", "partly launch-bound"))
+    told = f"{num_bound} of {len(verdicts)} rows are bound by launches: {SET_BY_LAUNCHES}. " if num_bound else ""
+    if num_partly:
+        whose = f"{num_partly} more are" if num_bound else f"{num_partly} of {len(verdicts)} rows are"
+        told += f"{whose} so in part (the GPU waits 10 to 25%): {SET_IN_PART}. "
+    if told:
         st.caption(
-            f":material/info: {num_bound} of {len(verdicts)} rows are bound by launches: {SET_BY_LAUNCHES}. "
-            "The percent say how much of the step the GPU waits: the more, the more of a speedup is host time. "
-            "A larger batch, or CUDA graphs, would show what the kernels can do."
+            f":material/info: {told}The percent say how much of the step the GPU waits: the more, the more of a "
+            "speedup is host time. A larger batch, or CUDA graphs, would show what the kernels can do."
         )
 
 

@@ -465,6 +465,14 @@ def test_run_that_failed_shows_its_traceback(make_home: Make, open_page: Open) -
     assert app.code[0].value.startswith("Traceback")
 
 
+def test_the_title_grades_who_sets_the_pace_and_says_by_which_share(make_home: Make, open_page: Open) -> None:
+    """The run is recorded as it was before there were grades."""
+    home = make_home("empty")
+    busy = {"gpu_busy_share": 0.88}
+    write_run(home / "runs", run_id="busy", workload=GPU_WORKLOAD, metrics=busy, launch_verdict="launch-bound")
+    assert "partly launch-bound (GPU busy 88%)" in words(open_page("run", run="busy"))
+
+
 def _two_batches(home: Path) -> None:
     for batch, peak in ((2, 8.0), (4, 14.0)):
         peaks = {"peak_allocated_gib": peak, "peak_reserved_gib": peak, "peak_device_gib": peak + 3.8}

@@ -43,7 +43,13 @@ def test_one_sample_has_no_spread() -> None:
     assert (m.step_ms, m.step_iqr_ms, m.step_p95_ms) == (7.0, None, None)
 
 
-@pytest.mark.parametrize(("busy_ms", "verdict"), [(9.5, "gpu-bound"), (9.0, "gpu-bound"), (8.9, "launch-bound")])
+@pytest.mark.parametrize(
+    ("busy_ms", "verdict"),
+    [
+        *((10.2, "gpu-bound"), (9.0, "gpu-bound"), (8.9, "partly launch-bound")),
+        *((7.5, "partly launch-bound"), (7.4, "launch-bound")),
+    ],
+)
 def test_the_busy_share_of_the_untraced_step_tells_who_sets_the_pace(busy_ms: float, verdict: str) -> None:
     found, made = _found(), SimpleNamespace(workload=GPU)
     trace: Any = SimpleNamespace(step_ms=20.0, num_kernels=5.0, busy_ms=busy_ms, recompute_ms=None, host_gap_ms=None)
@@ -67,6 +73,7 @@ STAGES = ((15.6, 136.0, 135.3), (33.6, 74.6, 74.0))
         ("fsdp2", 150.0, FSDP2, 143.0, "gpu-bound"),
         ("fsdp2", 314.7, tuple((*times, None) for *times, _ in FSDP2), None, None),
         ("pipeline", 70.0, STAGES, 34.2, None),
+        ("pipeline", 40.0, STAGES, 34.2, None),
         ("pipeline", 36.0, STAGES, 34.2, "gpu-bound"),
     ],
 )

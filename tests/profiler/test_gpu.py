@@ -278,7 +278,7 @@ def test_a_run_of_ddpm_is_done_with_everything_that_a_gpu_can_tell(tmp_path: Pat
     )
     assert all(value is not None and value > 0 for value in known)
     assert (m.peak_allocated_gib or 0) <= (m.peak_reserved_gib or 0) <= (m.peak_device_gib or 0)
-    assert record.launch_verdict in ("gpu-bound", "launch-bound")
+    assert record.launch_verdict in ("gpu-bound", "partly launch-bound", "launch-bound")
     assert (tmp_path / "run" / "telemetry.parquet").is_file()
 
 

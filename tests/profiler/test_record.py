@@ -50,6 +50,13 @@ def test_a_minimal_record_can_be_read() -> None:
     assert Record.from_dict(json.loads(json.dumps(minimal.to_dict()))) == minimal
 
 
+def test_an_older_record_is_graded_by_the_share_that_it_holds() -> None:
+    for share, verdict in ((0.95, "gpu-bound"), (0.88, "partly launch-bound"), (0.55, "launch-bound")):
+        values = RECORD.to_dict() | {"launch_verdict": "launch-bound", "metrics": {"gpu_busy_share": share}}
+        assert Record.from_dict(values).launch_verdict == verdict
+        assert Record.from_dict(values | {"launch_verdict": None}).launch_verdict is None, "as of a pipeline's stage"
+
+
 def test_every_metric_explains_itself() -> None:
     assert all(field.metadata["help"].endswith(".") and field.default is None for field in fields(Metrics))
 

@@ -289,9 +289,13 @@ def test_ladder_marks_what_the_launches_bound(rows: dict[str, pd.DataFrame]) -> 
     bound = rows["ladder"].assign(launch_verdict="launch-bound", gpu_busy_share=0.55)
     figure = ladder.ladder(bound)
     bars = next(trace for trace in figure.data if trace.name == "runs")
-    assert all(ladder.LAUNCH_BOUND in text for text in bars.hovertext)
-    assert all("(GPU waits 45%)" in text for text in bars.hovertext)
+    told = f"launch-bound: {ladder.SET_BY_LAUNCHES} (GPU waits 45%)"
+    assert all(told in text for text in bars.hovertext)
     assert {"GPU waits", "45% (launches)"} <= {note.text for note in figure.layout.annotations}
+    partly = ladder.ladder(bound.assign(launch_verdict="partly launch-bound", gpu_busy_share=0.88))
+    bars = next(trace for trace in partly.data if trace.name == "runs")
+    assert all(f"partly launch-bound: {ladder.SET_IN_PART} (GPU waits 12%)" in text for text in bars.hovertext)
+    assert "12% (partly)" in {note.text for note in partly.layout.annotations}
 
 
 def test_breakdown_stands_in_order_of_time(rows: dict[str, pd.DataFrame]) -> None:

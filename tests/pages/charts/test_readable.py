@@ -63,7 +63,10 @@ def test_a_label_without_room_is_left_out() -> None:
 
 def test_how_long_the_gpu_waits_means_the_same_in_every_row_and_is_unknown_on_a_cpu() -> None:
     rows = pd.DataFrame(
-        {"launch_verdict": ["launch-bound", "gpu-bound", "gpu-bound", None], "gpu_busy_share": [0.55, 0.98, 1.01, None]}
+        {
+            "launch_verdict": ["launch-bound", "partly launch-bound", "gpu-bound", "gpu-bound", None],
+            "gpu_busy_share": [0.55, 0.88, 0.98, 1.01, None],
+        }
     )
-    assert readable.gpu_waits(rows).tolist() == ["45% (launches)", "2.0%", "0.0%", "—"]
-    assert readable.gpu_waits(rows[3:]).tolist() == ["—"]
+    assert readable.gpu_waits(rows).tolist() == ["45% (launches)", "12% (partly)", "2.0%", "0.0%", "—"]
+    assert readable.gpu_waits(rows[4:]).tolist() == ["—"]
