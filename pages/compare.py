@@ -6,7 +6,7 @@ Deep link: /compare?baseline=RUN_ID&run=RUN_ID&run=RUN_ID.
 import streamlit as st
 
 from pages.charts import kernels, memory, ratios
-from pages.widgets import comparison, data, differences, traces, winners
+from pages.widgets import comparison, data, departures, differences, traces, winners
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -28,6 +28,7 @@ drift = winners.drift(against)
 figure = ratios.ratios(rows, metric=metric, baseline=label, drift=drift, dark=is_dark())
 show_chart(figure, rows, key="compare_ratios", name=f"ratios-{metric}", of=of)
 comparison.say_what_differs(rows, metric, drift)
+departures.say((baseline, *run_ids))
 
 drawn = traces.with_tables((baseline, *run_ids))
 if drawn:

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.charts import kernels, ladder, tradeoff
-from pages.widgets import data, first_run, jobs, run_table, studies, study_views, traces, winners
+from pages.widgets import data, departures, first_run, jobs, run_table, studies, study_views, traces, winners
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -32,6 +32,7 @@ with st.expander("Every run against the baseline") if has_view else st.container
     show_chart(figure, rows, key="overview_ladder", name="speedup-ladder", of=of)
     st.caption(f"{studies.rows_build_on(sweep)} A row without a bar says why it has none.")
     winners.say_launch_bound(rows)
+    departures.say(tuple(rows["run_id"]))
 explained = winners.why_run_ids(rows)
 drawn = traces.with_tables(explained)
 has_kernels = bool(drawn) or not explained  # nothing was timed: an empty chart says so

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from pages.charts import curves, kernels, memory, samples, telemetry
-from pages.widgets import data, imported, measures, memory_views, ranks, run_facts, traces, where
+from pages.widgets import data, departures, imported, measures, memory_views, ranks, run_facts, traces, where
 from pages.widgets.chart import is_dark, show_chart
 from store import frames
 
@@ -52,6 +52,7 @@ if is_foreign:
 moving, mode = run_facts.curves(record), (record["workload"] or {}).get("mode")
 if mode == "train":
     show_chart(curves.training(moving, dark=is_dark()), moving, key="run_training", name="training", of=run_id)
+    departures.say((run_id,))
 elif mode == "sample":
     show_chart(curves.sampling(moving, dark=is_dark()), moving, key="run_sampling", name="sampling", of=run_id)
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from profiler.combo import FAMILIES
 from profiler.record import BUSY, Record
-from store import db, fits, folders, labels, ratios, studies
+from store import db, fits, folders, labels, learning, ratios, studies
 from store.db import Connection, StoreError
 
 MEMORY_CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "workspace", "other")
@@ -212,6 +212,20 @@ def curves(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     return _query_rows("curves", _rows_of_file(run_id, "curves", _CURVES, database))
 
 
+def departures(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
+    """One row per training run of run_ids whose loss in the first steps leaves that of the other runs of its study.
+
+    How far, and from whom, store.learning.departures says. A run of no study is not judged.
+    """
+    rows = _query("same_training", database, run_ids=list(run_ids))
+    found = [learning.departures(rows.head(0), {})]
+    for _, study in rows.groupby(["sweep_id", "workload_key"], sort=False):
+        losses = {run_id: _losses(run_id, database) for run_id in study["run_id"]}
+        found.append(learning.departures(study, losses))
+    left = pd.concat(found, ignore_index=True)
+    return left[left["run_id"].isin(list(run_ids))].reset_index(drop=True)
+
+
 def samples(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
     """One row per sample behind the runs' medians, in the order measured."""
     return _query("samples", database, run_ids=list(run_ids))
@@ -274,6 +288,12 @@ def _query_rows(name: str, rows: pa.Table, *, table: str = "", **parameters: Any
     """Query one of the files that stay in the run folder; the SQL names its table as the query is named, or `table`."""
     with db.scratch() as connection:
         return db.query(connection, name, {table or name: rows}, **parameters)
+
+
+def _losses(run_id: str, database: Path | None) -> dict[int, float]:
+    """The loss by step of a run's curve; empty where it has none."""
+    rows = _rows_of_file(run_id, "curves", _CURVES, database).to_pylist()
+    return {round(row["x"]): row["y"] for row in rows if row["name"] == "loss"}
 
 
 def _ladder(connection: Connection, sweep_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:

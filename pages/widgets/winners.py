@@ -1,7 +1,7 @@
 """Headlines of a study: which run won at what, as four cards."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -30,28 +30,32 @@ class Headline:
     help: str
 
 
-def headlines(rows: pd.DataFrame, compare: Compare) -> list[Headline]:
+def headlines(rows: pd.DataFrame, compare: Compare, left: Container[str] = ()) -> list[Headline]:
     """The cards of one study. rows: store.frames.ladder; only candidates with status done can win. What ties with the
-    winner is named beside it. compare: store.frames.comparison."""
+    winner is named beside it. compare: store.frames.comparison; left: the run ids of store.frames.departures."""
     measured = rows[(rows["status"] == "done") & rows["step_ms"].notna()]
     if measured.empty:
         return []
     done, moved = measured[measured["sweep_role"] == "candidate"], drift(measured)
+    fastest = partial(_fastest, measured=measured, compare=compare, left=left)
     cards = [
-        _fastest("Fastest", done, measured, compare, "The lowest median step time of all runs that pass their checks."),
+        fastest("Fastest", done, help="The lowest median step time of all runs that pass their checks."),
         _leanest(done),
-        _fastest(
+        fastest(
             "Fastest as exact as eager",
             done[_errs_as_eager(done)],
-            measured,
-            compare,
-            f"The fastest whose output and gradients err at most {AS_EAGER} times as much as plain eager at the same "
-            "precision, or by mere rounding more. The precision itself costs what the error says; what many steps of "
-            "training make of it the curve of the loss shows, not this.",
+            help=f"The fastest whose output and gradients err at most {AS_EAGER} times as much as plain eager at the "
+            "same precision, or by mere rounding more. The precision itself costs what the error says; what many "
+            "steps of training make of it the curve of the loss shows, not this.",
         ),
         _drift(moved),
     ]
     return [_qualified(card, moved) if card.title.startswith("Fastest") else card for card in cards]
+
+
+def _departed(run_id: str, left: Container[str]) -> str:
+    """That a run's loss leaves the others', with the way to the sentence about it; empty where it does not."""
+    return f"**its loss leaves the others'**, see [its run](/run?run={run_id}) · " if run_id in left else ""
 
 
 def drift(rows: pd.DataFrame) -> float | None:
@@ -67,7 +71,9 @@ def _qualified(card: Headline, moved: float | None) -> Headline:
     return replace(card, run=f"baseline drifted {readable.percent(moved)} · {card.run}")
 
 
-def _fastest(title: str, rows: pd.DataFrame, measured: pd.DataFrame, compare: Compare, help: str) -> Headline:
+def _fastest(
+    title: str, rows: pd.DataFrame, *, measured: pd.DataFrame, compare: Compare, left: Container[str], help: str
+) -> Headline:
     if rows.empty:
         return Headline(title=title, value=readable.UNKNOWN, run="no candidate qualifies", help=help)
     if rows["speedup"].notna().any() and not (rows["verdict"] == "faster").any():
@@ -76,7 +82,8 @@ def _fastest(title: str, rows: pd.DataFrame, measured: pd.DataFrame, compare: Co
     best = ordered.iloc[0]
     value = readable.times(best["speedup"]) if pd.notna(best["speedup"]) else readable.number(best["step_ms"], "ms")
     price = f" · output error {readable.number(best['output_error'])}" if pd.notna(best["output_error"]) else ""
-    doubt = _unsteady(best, "its") + _unsteady(_row_of(measured, best["baseline_run_id"]), "the baseline's")
+    doubt = _departed(best["run_id"], left)
+    doubt += _unsteady(best, "its") + _unsteady(_row_of(measured, best["baseline_run_id"]), "the baseline's")
     time = readable.number(best["step_ms"], "ms")
     run = f"{doubt}{time}{price} · {best['combo_label']}{_or(_as_fast(ordered, compare))}"
     return Headline(title=title, value=value, run=run, help=help)
@@ -144,7 +151,8 @@ def _drift(moved: float | None) -> Headline:
 
 def show_headlines(rows: pd.DataFrame) -> None:
     """Draw the cards side by side, as many in a row as fit."""
-    cards = headlines(rows, partial(data.read, frames.comparison))
+    left = data.read(frames.departures, tuple(rows["run_id"]))["run_id"].tolist()
+    cards = headlines(rows, partial(data.read, frames.comparison), left)
     if not cards:
         st.info("No run of this study is done yet, so nothing has won.", icon=":material/hourglass_empty:")
         return

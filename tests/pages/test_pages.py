@@ -29,6 +29,7 @@ from tests.support.run_folders import (
     write_ladder,
     write_run,
     write_study,
+    write_training,
 )
 
 PAGES = sorted(path.stem for path in (Path(__file__).parents[2] / "pages").glob("*.py") if path.stem != "__init__")
@@ -471,6 +472,17 @@ def test_the_title_grades_who_sets_the_pace_and_says_by_which_share(make_home: M
     busy = {"gpu_busy_share": 0.88}
     write_run(home / "runs", run_id="busy", workload=GPU_WORKLOAD, metrics=busy, launch_verdict="launch-bound")
     assert "partly launch-bound (GPU busy 88%)" in words(open_page("run", run="busy"))
+
+
+def test_a_loss_that_leaves_the_others_is_said_on_every_page_that_shows_the_run(
+    make_home: Make, open_page: Open
+) -> None:
+    write_training(make_home("empty") / "runs")
+    said = "at 5 of the first 9 training steps it is more than 0.5%"
+    assert said in words(open_page("run", run="training-3"))
+    assert said in words(open_page("overview", study="training"))
+    assert said in words(open_page("compare", baseline="training-0", run="training-3"))
+    assert "leaves the others" not in words(open_page("run", run="training-2"))
 
 
 def _two_batches(home: Path) -> None:

@@ -27,6 +27,7 @@ from tests.support.run_folders import (
     write_ladder,
     write_run,
     write_study,
+    write_training,
 )
 
 METRICS = [metric.name for metric in fields(Metrics)]
@@ -92,6 +93,10 @@ COLUMNS = {
     ],
     "telemetry": ["time_s", "power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "utilisation"],
     "curves": ["name", "x", "y"],
+    "departures": [
+        *("run_id", "combo_label", "num_peers", "num_steps", "num_beyond"),
+        *("floor", "step", "loss", "peers_loss", "end_change"),
+    ],
     "samples": ["run_id", "metric", "index", "value"],
     "evidence": [
         *("family", "choice", "confirmed", "facts", "must_appear", "must_not_appear", "observed", "finding"),
@@ -119,6 +124,7 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "largest_batch": ((("trained",),), ((),)),
     "telemetry": ((RUN,), (OOM,)),
     "curves": (("trained",), (RUN,)),
+    "departures": ((("training-3",),), ((RUN, "trained", "training-2"),)),
     "samples": (((RUN,),), ((OOM,),)),
     "evidence": ((RUN,), ("fixture-ladder-00",)),
     "trace_modules": ((RUN,), (OOM,)),
@@ -128,6 +134,7 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
 @pytest.fixture
 def run_ids(root: Path, database: Path) -> list[str]:
     found = write_ladder(root)
+    write_training(root)
     train = Workload(model="tiny", mode="train", device="cpu")
     write_run(root, run_id="trained", workload=train)
     write_run(root, run_id="checkpointed", workload=train, combo=Combo(checkpointing="full"))

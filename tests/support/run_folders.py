@@ -49,6 +49,7 @@ FIXTURE_GPU = replace(
 )
 GPU_WORKLOAD = Workload(model="sd15", mode="inference", batch=2, device="cuda")
 CPU_WORKLOAD = Workload(model="tiny", mode="inference", batch=2, device="cpu")
+TRAINING = Workload(model="tiny", mode="train", device="cpu")
 FIRST_START = datetime(2026, 11, 1, tzinfo=UTC)
 
 WITH_NUMBERS = ("done", "wrong", "ineffective")  # statuses whose step was timed
@@ -88,12 +89,14 @@ def write_run(
     contaminated: bool = False,
     metrics: dict[str, Any] | None = None,
     parquet: bool = True,
+    losses: Sequence[float] | None = None,
     **record: Any,
 ) -> Path:
     """Write root/run_id as a worker would leave it; returns the folder.
 
     step_ms are the samples behind the median; metrics replaces single Metrics fields; record replaces
-    fields of the Record (evidence, notes, ...). Without numbers (oom, rejected, ...) there is no parquet.
+    fields of the Record (evidence, notes, ...); losses are those of the first training steps. Without
+    numbers (oom, rejected, ...) there is no parquet.
     """
     folder = root / run_id
     folder.mkdir(parents=True)
@@ -119,6 +122,8 @@ def write_run(
     if timed and parquet:
         for name, content in _tables(combo, workload, values).items():
             (folder / name).write_bytes(content)
+    if losses is not None:
+        _write(folder / "curves.parquet", _losses(losses), CURVE_SCHEMA)
     written.write(folder)
     return folder
 
@@ -154,6 +159,27 @@ def write_ladder(
             **more,
         )
         run_ids.append(run_id)
+    return run_ids
+
+
+def write_training(root: Path, sweep_id: str = "training", workload: Workload = TRAINING) -> list[str]:
+    """A study of precisions whose losses are those of SD1.5 on an H200: pure bf16's leaves the others'. The last run,
+    training-3, is the fastest and the one."""
+    told = (1.116, 1.955, 1.0893, 1.2066, 1.0404, 1.0314, 1.0361, 1.015, 1.0143)
+    bf16 = (1.116, 1.9848, 1.0842, 1.1838, 1.0493, 1.0252, 1.0284, 1.0177, 1.0178)
+    run_ids = []
+    for position, precision in enumerate(("fp32", "tf32", "bf16_amp", "bf16")):
+        role: Role = "candidate" if position else "baseline"
+        run_ids.append(f"{sweep_id}-{position}")
+        write_run(
+            root,
+            run_id=run_ids[-1],
+            combo=Combo(precision=precision),
+            workload=workload,
+            step_ms=step_samples(10.0 / (1 + position), seed=position),
+            sweep=SweepPlace(sweep_id=sweep_id, name="ladder_train", position=position, num_jobs=4, role=role),
+            losses=bf16 if precision == "bf16" else told,
+        )
     return run_ids
 
 
@@ -318,8 +344,11 @@ def _write_tables(folder: Path, combo: Combo, workload: Workload, metrics: Metri
     if is_cuda:
         _write(folder / "telemetry.parquet", _telemetry_rows(), TELEMETRY_SCHEMA)
     if workload.mode == "train":
-        losses = [{"name": "loss", "x": float(x), "y": 1.0 / (1 + x)} for x in range(10)]
-        _write(folder / "curves.parquet", losses, CURVE_SCHEMA)
+        _write(folder / "curves.parquet", _losses([1.0 / step for step in range(1, 11)]), CURVE_SCHEMA)
+
+
+def _losses(losses: Sequence[float]) -> list[dict[str, Any]]:
+    return [{"name": "loss", "x": float(step), "y": loss} for step, loss in enumerate(losses, start=1)]
 
 
 def _kernel_rows(

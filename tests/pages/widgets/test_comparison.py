@@ -15,7 +15,7 @@ from profiler.combo import Combo
 from profiler.record import UNSTEADY, Metrics, SweepPlace
 from store import frames, ratios
 from store.ingest import sync
-from tests.support.run_folders import step_samples, write_ladder, write_run
+from tests.support.run_folders import step_samples, write_ladder, write_run, write_training
 
 
 @pytest.mark.parametrize(("drift", "is_coloured"), [(0.02, False), (0.001, True), (None, True)])
@@ -115,6 +115,17 @@ def test_the_fastest_runs_say_that_their_baseline_drifted(tmp_path: Path) -> Non
     assert said["Fastest"].startswith("baseline drifted 110% · ")
     assert said["Fastest as exact as eager"].startswith("baseline drifted 110% · ")
     assert "drifted" not in "".join(card.run for card in winners.headlines(rows, compare))
+
+
+def test_the_fastest_run_says_that_its_loss_leaves_the_others(tmp_path: Path) -> None:
+    write_training(tmp_path / "runs")
+    sync([tmp_path / "runs"], tmp_path / "index.duckdb")
+    rows = frames.ladder("training", database=tmp_path / "index.duckdb")
+    left = frames.departures(tuple(rows["run_id"]), database=tmp_path / "index.duckdb")
+    compare = partial(frames.comparison, database=tmp_path / "index.duckdb")
+    said = {card.title: card.run for card in winners.headlines(rows, compare, left["run_id"].tolist())}
+    assert said["Fastest"].startswith("**its loss leaves the others'**, see [its run](/run?run=training-3)")
+    assert "its loss" not in "".join(card.run for card in winners.headlines(rows, compare))
 
 
 @pytest.mark.parametrize(
