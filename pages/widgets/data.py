@@ -25,14 +25,19 @@ def _read(module: str, name: str, at: str, generation: int, *arguments: Any) -> 
     return getattr(sys.modules[module], name)(*arguments)
 
 
-def read(query: Callable[..., Any], *arguments: Any) -> Any:
+def answer(query: Callable[..., Any], *arguments: Any) -> Any:
     """What a query (a function of store.frames or its like) answers, from the cache while no run was added.
 
-    What the store cannot do (an unwritable folder, an index of a newer version) is shown in words and ends the page.
+    Raises StoreError or OSError for what the store cannot do (an unwritable folder, an index of a newer version).
     """
     at = str(home())
+    return _read(query.__module__, query.__name__, at, _synced(at).generation, *arguments)
+
+
+def read(query: Callable[..., Any], *arguments: Any) -> Any:
+    """The answer on a page: what the store cannot do is shown in words and ends it."""
     try:
-        return _read(query.__module__, query.__name__, at, _synced(at).generation, *arguments)
+        return answer(query, *arguments)
     except (StoreError, OSError) as error:
         st.error(str(error), icon=":material/error:")
         st.stop()

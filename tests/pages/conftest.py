@@ -11,6 +11,7 @@ import streamlit as st
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
+from app import app as server
 from profiler.combo import BASELINE, Combo
 from profiler.record import SweepPlace
 from runs import job_queue
@@ -28,7 +29,7 @@ from tests.support.run_folders import (
 )
 from tests.support.traces import kernel, op
 
-APP = Path(__file__).parents[2] / "app.py"
+APP = Path(__file__).parents[2] / server.script_path
 
 
 def _empty(runs: Path) -> None:
