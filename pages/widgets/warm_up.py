@@ -1,8 +1,6 @@
 """What Overview's cards need, made before a browser asks for them: its imports, the index, and the answers to their
 queries. app.py calls it in a thread of its own when the server starts."""
 
-from functools import partial
-
 from pages.charts import kernels, ladder, tradeoff  # noqa: F401
 from pages.widgets import data, first_run, run_table, studies, study_views, traces, winners  # noqa: F401
 from store import frames
@@ -15,6 +13,6 @@ def warm_up() -> None:
         data.answer(frames.runs)
         sweeps = studies.best_first(data.answer(frames.sweeps))
         for study in sweeps["sweep_id"].head(1):
-            winners.headlines(data.answer(frames.ladder, study), partial(data.answer, frames.comparison))
+            winners.answered(data.answer(frames.ladder, study), data.answer)
     except (StoreError, OSError):
         return

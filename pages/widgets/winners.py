@@ -150,10 +150,15 @@ def _drift(moved: float | None) -> Headline:
     return Headline(title="Drift", value=readable.percent(moved), run=run, help=help)
 
 
+def answered(rows: pd.DataFrame, ask: Callable[..., pd.DataFrame]) -> list[Headline]:
+    """The cards, with what they need of the store besides. ask: data.read, or data.answer where there is no page."""
+    left = ask(frames.departures, tuple(rows["run_id"]))["run_id"].tolist()
+    return headlines(rows, partial(ask, frames.comparison), left)
+
+
 def show_headlines(rows: pd.DataFrame) -> None:
     """Draw the cards side by side, as many in a row as fit."""
-    left = data.read(frames.departures, tuple(rows["run_id"]))["run_id"].tolist()
-    cards = headlines(rows, partial(data.read, frames.comparison), left)
+    cards = answered(rows, data.read)
     if not cards:
         st.info("No run of this study is done yet, so nothing has won.", icon=":material/hourglass_empty:")
         return

@@ -15,7 +15,7 @@ from tests.support.live_app import free_port, running_app
 Make = Callable[[str], Path]
 Open = Callable[..., AppTest]
 
-CARDS_ASK = ("runs", "sweeps", "ladder", "comparison")
+CARDS_ASK = ("runs", "sweeps", "ladder", "departures", "comparison")
 
 
 @pytest.fixture
