@@ -1,4 +1,4 @@
-"""Steplens's server. Start it with `streamlit run app.py`; what it serves is navigation.py."""
+"""Steplens's server. Start it with `streamlit run app.py`; what it serves is pages/navigation.py."""
 
 import gc
 from collections.abc import AsyncIterator
@@ -7,11 +7,6 @@ from importlib import import_module
 from threading import Thread
 
 import streamlit as st
-from streamlit.runtime.pages_manager import PagesManager
-
-# Streamlit 1.67 takes a folder named pages for its older kind of app until st.navigation has been called once: a deep
-# link that is a server's first request would run that page alone, and addresses other than files' names be unknown.
-PagesManager.uses_pages_directory = False
 
 
 def warm_up() -> None:
@@ -33,4 +28,4 @@ async def lifespan(_: st.App) -> AsyncIterator[None]:
     yield
 
 
-app = st.App("navigation.py", lifespan=lifespan)
+app = st.App("pages/navigation.py", lifespan=lifespan)

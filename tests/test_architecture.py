@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STARTED = ("app.py", "navigation.py")
-OURS = ("app", "navigation", "pages", "store", "runs", "profiler")
+OURS = ("app", "pages", "store", "runs", "profiler")
 SHARED = {f"profiler.{name}" for name in ("combo", "evidence", "machine", "record", "why_not", "workload")}
 FOR_PAGES = {f"runs.{name}" for name in ("job", "job_queue", "sweep", "estimate", "command_line", "imports")}
 FOR_PAGES |= {"runs.slices", "runs.trace_views"}
@@ -35,8 +34,7 @@ class Import:
 
 
 def _source_files() -> list[Path]:
-    inner = [path for name in OURS[len(STARTED) :] for path in sorted((ROOT / name).rglob("*.py"))]
-    return [*(ROOT / name for name in STARTED), *inner]
+    return [ROOT / "app.py", *(path for name in OURS[1:] for path in sorted((ROOT / name).rglob("*.py")))]
 
 
 def _is_module(name: str) -> bool:
@@ -80,7 +78,7 @@ def _allows(allowed: set[str], module: str) -> bool:
 
 
 def test_the_walk_sees_every_part() -> None:
-    assert {found.path.partition("/")[0] for found in _imports()} == {*STARTED, *OURS[len(STARTED) :]}
+    assert {found.path.partition("/")[0] for found in _imports()} == {"app.py", "pages", "store", "runs", "profiler"}
 
 
 def test_profiler_imports_nothing_of_ours() -> None:
@@ -104,8 +102,7 @@ def test_a_zygote_loads_nothing_of_ours_that_a_later_worker_should_load_anew() -
 
 def test_pages_use_the_store_and_the_queue() -> None:
     assert _breaches("pages/", allowed=SHARED | FOR_PAGES | {"store"}) == []
-    for name in STARTED:
-        assert _breaches(name, allowed={"pages"}) == []
+    assert _breaches("app.py", allowed={"pages"}) == []
 
 
 def test_charts_import_no_data_access() -> None:
@@ -125,7 +122,7 @@ def test_shared_words_need_the_standard_library_only() -> None:
     ("packages", "homes", "never"),
     [
         (TORCH, ("profiler/",), tuple(f"{name.replace('.', '/')}.py" for name in sorted(SHARED))),
-        (("streamlit",), (*STARTED, "pages/"), ("pages/charts/",)),
+        (("streamlit",), ("app.py", "pages/"), ("pages/charts/",)),
         (("duckdb",), ("store/",), ()),
         (("plotly", "kaleido"), ("pages/charts/",), ()),
     ],
@@ -148,7 +145,7 @@ def test_a_worker_loads_no_code_generator_before_there_is_something_to_compile()
 
 
 def test_the_app_and_its_pages_load_no_torch() -> None:
-    ours = {i.module for i in _imports() if i.path.startswith((*STARTED, "pages/"))}
+    ours = {i.module for i in _imports() if i.path.startswith(("app.py", "pages/"))}
     needed = [*sorted(ours), "runs.job", "runs.sweep"]
     modules = [path.relative_to(ROOT).with_suffix("") for path in _source_files()]
     folders = ("store", "pages/charts", "pages/widgets")

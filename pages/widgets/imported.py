@@ -73,7 +73,7 @@ def show_answers(key: str) -> None:
             st.markdown(
                 f":material/check_circle: **{readable.escaped(name)}** {words or 'is imported'}", width="content"
             )
-            st.page_link("pages/run.py", label="Open it", icon=":material/search:", query_params={"run": run_id})
+            st.page_link("run.py", label="Open it", icon=":material/search:", query_params={"run": run_id})
 
 
 def show_imported(runs: pd.DataFrame, key: str) -> None:
@@ -96,7 +96,7 @@ def show_imported(runs: pd.DataFrame, key: str) -> None:
     )  # fmt: skip
     chosen = [row for row in event["selection"]["rows"] if row < len(rows)]
     if st.button("Open the run", disabled=not chosen, key=f"{key}_open"):
-        st.switch_page("pages/run.py", query_params={"run": str(rows["run_id"].iloc[chosen[0]])})
+        st.switch_page("run.py", query_params={"run": str(rows["run_id"].iloc[chosen[0]])})
 
 
 def show_how_to() -> None:

@@ -89,7 +89,7 @@ def show_strip(states: list[JobState]) -> None:
         text = f"**{now.job.label}** · {doing(now) if running else 'waiting for the worker'}"
         share = (len(ended) + progress(now)) / (len(ended) + len(active))
         st.progress(min(1.0, share), text=f"{text} · {len(active)} to go")
-        st.page_link("pages/job_queue.py", label="Queue", icon=":material/list:")
+        st.page_link("job_queue.py", label="Queue", icon=":material/list:")
 
 
 def show_running(state: JobState, key: str) -> None:

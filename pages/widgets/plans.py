@@ -138,4 +138,4 @@ def submit_button(plan: sweep.Sweep, key: str) -> None:
         if submitted is None:
             return
         st.success(f"{len(submitted)} jobs are queued.", icon=":material/check:")
-        st.page_link("pages/job_queue.py", label="Watch them on the Queue page", icon=":material/list:")
+        st.page_link("job_queue.py", label="Watch them on the Queue page", icon=":material/list:")

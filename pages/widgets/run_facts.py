@@ -133,7 +133,7 @@ def link_comparison(record: dict[str, Any]) -> None:
     if baseline:
         query = {"baseline": baseline, "run": record["run_id"]}
         st.page_link(
-            "pages/compare.py", label="Compare with its baseline", icon=":material/compare_arrows:", query_params=query
+            "compare.py", label="Compare with its baseline", icon=":material/compare_arrows:", query_params=query
         )
 
 

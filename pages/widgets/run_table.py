@@ -137,9 +137,9 @@ def show_actions(selected: list[str], baseline: str | None, key: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Compare with the baseline", disabled=not selected or baseline is None, key=f"{key}_compare"):
             query = {"baseline": baseline, "run": selected}
-            st.switch_page("pages/compare.py", query_params=query)
+            st.switch_page("compare.py", query_params=query)
         if st.button("Open the run", disabled=len(selected) != 1, key=f"{key}_open"):
-            st.switch_page("pages/run.py", query_params={"run": selected[0]})
+            st.switch_page("run.py", query_params={"run": selected[0]})
         st.caption("Select rows at their left edge; a click on a column's head sorts.")
 
 

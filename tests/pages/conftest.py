@@ -122,7 +122,7 @@ def open_page() -> Callable[..., AppTest]:
         for name, value in query.items():
             app.query_params[name] = value
         if page != "overview":
-            app.switch_page(f"pages/{page}.py")
+            app.switch_page(f"{page}.py")
         return app.run()
 
     return opened
