@@ -30,7 +30,7 @@ from runs.cli_support import (
     usage,
 )
 from runs.history import all_folders, all_records, read_record
-from runs.job import Job, measure_job, retry_job, run_folder, with_references
+from runs.job import Job, check_model, measure_job, retry_job, run_folder, with_references
 from runs.job import home as home_folder
 
 app = typer.Typer(
@@ -116,6 +116,8 @@ def sweep_command(
             if given(workload) or given(families) or any(given(extras).values()):
                 raise ValueError("--resume goes on with the sweep as it was planned: leave the other choices out")
             resume.read_plan(resume_id, home)
+        elif workload["model"] is not None:  # before a worker starts to find out what this machine is
+            check_model(workload["model"])
     machine = machine_here(home, out(as_json))
     if name is not None:
         with usage():
@@ -154,6 +156,8 @@ def run(
     """
     home = home_of(ctx)
     start = _choices_of(like, home) if like else None
+    with usage():  # before a worker starts to find out what this machine is
+        check_model(((start[1] if start else {}) | given(workload)).get("model", Workload().model))
     machine = machine_here(home, out(as_json))
     with usage():
         choices, work = start or ({}, {"device": sweep.default_device(machine)})

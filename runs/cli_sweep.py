@@ -52,7 +52,8 @@ def start(planned: sweep.Sweep, home: Path, limit: Budget | None, *, dry_run: bo
         fail(f"none of these {len(planned.rejected)} runs can run here, so nothing is queued: {why}", USAGE)
     rejected = f" ({len(planned.rejected)} more are rejected here)" if planned.rejected else ""
     roughly = " by a rough guess" if planned.estimate.is_rough else ""
-    console.print(f"{planned.num_runs} runs{rejected}, {planned.estimate.words}{roughly}, as {planned.sweep_id}")
+    name = "a dry run: nothing is queued" if dry_run else f"as {planned.sweep_id}"
+    console.print(f"{planned.num_runs} runs{rejected}, {planned.estimate.words}{roughly}, {name}")
     if not dry_run:
         limit_time(planned.sweep_id, limit, home)
         with usage():

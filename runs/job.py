@@ -12,6 +12,7 @@ from typing import Any, Literal
 from profiler.combo import BASELINE, Combo, name_run
 from profiler.record import SweepPlace
 from profiler.workload import ZOO, Workload
+from runs.factory import check_factory
 
 Kind = Literal["measure", "reference", "probe"]
 KINDS: tuple[str, ...] = ("measure", "reference", "probe")
@@ -128,15 +129,18 @@ def run_folder(job_id: str, at: Path | None = None) -> Path:
     return home(at) / ("runs" if is_run else "queue/support") / job_id
 
 
-def check_model(job: Job) -> None:
-    """Raise ValueError when the model is neither of the zoo, nor a UNet's folder, nor spelt like module:factory.
+def check_model(model: str, directory: str | None = None) -> None:
+    """Raise ValueError when the model is neither of the zoo, nor a UNet's folder, nor a module:factory that is there.
 
-    What only importing or loading can tell is left to the worker.
+    directory is where the worker will run (None: here). What only importing or loading can tell is left to the worker.
     """
-    model = job.workload.model
-    if not job.workload.is_custom or ":" in model:
+    at = Path(directory or ".").absolute()
+    if model in ZOO:
         return
-    folder = Path(job.directory or ".") / Path(model).expanduser()
+    if ":" in model:
+        check_factory(model, at)
+        return
+    folder = at / Path(model).expanduser()
     if not folder.is_dir():
         raise ValueError(
             f"unknown model {model!r}: choose {', '.join(ZOO)}, an existing local diffusers folder, or module:factory"

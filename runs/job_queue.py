@@ -66,7 +66,7 @@ def submit(
     jobs = list(jobs)
     for job in jobs:
         if job.retry_of is None:
-            check_model(job)
+            check_model(job.workload.model, job.directory)
     at = home_folder(home)
     with _naming_the_remedy(at):
         make_folders(at)

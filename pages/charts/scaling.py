@@ -11,10 +11,11 @@ from pages.charts import palette, readable, theme
 
 TITLE = "Throughput and memory"
 COLOURS = {"baseline": palette.BASELINE, "stack": palette.BETTER}
+NEAR = 0.05  # of the axis: two labels nearer than that would lie on one another
 AXES = {
     "batch": "Batch (samples, logarithmic)",
     "resolution": "Resolution (px)",
-    "model": "Parameters (millions, logarithmic)",
+    "model": "Model (by its parameters in millions, logarithmic)",
 }
 
 
@@ -97,21 +98,31 @@ def _draw_missing(figure: go.Figure, rows: pd.DataFrame, dark: bool) -> None:
 
 
 def _draw_axes(figure: go.Figure, rows: pd.DataFrame, axis: str, memory: str) -> None:
-    sizes = rows.drop_duplicates("x")
-    ticks = sizes["x"].tolist()
+    ticks = sorted(rows["x"].unique().tolist())
+    texts = [f"{tick:g}" for tick in ticks]
     if axis == "model":
-        ticks = [
-            tick for tick in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000) if min(ticks) / 2 <= tick <= max(ticks) * 2
-        ]
+        ticks, texts = _models(rows)
     kind = "linear" if axis == "resolution" else "log"
-    figure.update_xaxes(
-        title_text=AXES[axis], type=kind, tickmode="array", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks]
-    )
+    figure.update_xaxes(title_text=AXES[axis], type=kind, tickmode="array", tickvals=ticks, ticktext=texts)
     figure.update_yaxes(title_text="Samples per second", rangemode="tozero", row=1, col=1)
     if axis == "model":
         figure.update_yaxes(title_text="Samples per second (logarithmic)", type="log", dtick=1, row=1, col=1)
     figure.update_yaxes(title_text=f"Peak allocated ({memory})", rangemode="tozero", row=1, col=2)
     figure.update_layout(margin={"t": 96})
+
+
+def _models(rows: pd.DataFrame) -> tuple[list[float], list[str]]:
+    """A tick per model with its name and size; models too near to one another to be told apart share one."""
+    models = rows.drop_duplicates("x_label").sort_values("x")
+    apart = NEAR * math.log(models["x"].iloc[-1] / models["x"].iloc[0])
+    groups: list[list[tuple[float, str]]] = []
+    for size, name in zip(models["x"], models["x_label"], strict=True):
+        if groups and math.log(size / groups[-1][0][0]) <= apart:
+            groups[-1].append((size, name))
+        else:
+            groups.append([(size, name)])
+    ticks = [group[0][0] for group in groups]
+    return ticks, ["<br>".join([*(name for _, name in group), readable.number(group[0][0])]) for group in groups]
 
 
 def crossovers(rows: pd.DataFrame) -> list[float]:

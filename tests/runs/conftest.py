@@ -28,6 +28,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def fake_models(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module fake that may have any factory, so that fake:WHAT, which tells a fake worker what to do, is queued."""
+    folder = tmp_path_factory.getbasetemp() / "models"
+    folder.mkdir(exist_ok=True)
+    (folder / "fake.py").write_text("def __getattr__(name): raise AttributeError(name)\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(job_queue.ROOT), str(folder)]))  # of a command line's process
+
+
 @pytest.fixture
 def start_scheduler(home: Path) -> Iterator[StartScheduler]:
     """Start a detached scheduler with fake workers; those left are ended after the test."""

@@ -148,6 +148,33 @@ def test_a_run_that_cannot_be_here_is_not_queued(home: Path, start_scheduler: St
     assert not job_queue.list_jobs(home=home)
 
 
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("no_such_module:make_unet", "there is no module 'no_such_module'"),
+        ("my_unets:make_unett", "has no make_unett: did you mean my_unets:make_unet?"),
+        ("sd51", "unknown model 'sd51'"),
+    ],
+)
+@pytest.mark.parametrize("command", [("run",), ("sweep", "quick", "--dry-run"), ("sweep", "ladder_train")])
+def test_a_misspelt_model_is_told_before_any_worker_starts(
+    command: tuple[str, ...], model: str, says: str, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (home / "machine.json").unlink(missing_ok=True)  # so that a worker would be asked what this machine is
+    (tmp_path / "my_unets.py").write_text("import torch\ndef make_unet(): ...\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    result = call(*command, "--model", model)
+    assert (result.exit_code, says in result.stderr) == (2, True), result.output
+    assert not job_queue.list_jobs(home=home)
+
+
+def test_a_dry_run_names_no_sweep_that_will_not_exist(home: Path) -> None:
+    sweep_id = read(call(*GRID, "--dry-run", "--json"))["sweep_id"]
+    said = call(*GRID, "--dry-run").output
+    assert "a dry run: nothing is queued" in said
+    assert sweep_id[:11] not in said
+
+
 def test_a_run_that_its_worker_rejects_was_not_measured(start_scheduler: StartScheduler) -> None:
     start_scheduler()
     result = call("run", "--model", "fake:rejected", "--device", "cpu", "--json")

@@ -56,7 +56,12 @@ def test_a_sweep_as_it_is_needs_its_name_alone(name: str, home: Path) -> None:
 
 
 @pytest.mark.parametrize("field", OTHERWISE)
-def test_a_field_that_differs_from_its_default_is_an_option(field: str, home: Path) -> None:
+def test_a_field_that_differs_from_its_default_is_an_option(
+    field: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / OTHERWISE["model"]).mkdir(parents=True)
+    (tmp_path / OTHERWISE["model"] / "config.json").write_text("{}", encoding="utf-8")
     workload = Workload(**{"device": "cpu"} | {field: OTHERWISE[field]})
     command = sweep_command("one_at_a_time", workload, HERE, Options())
     assert command.count("--") == 1

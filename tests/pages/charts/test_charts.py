@@ -441,6 +441,17 @@ def test_scaling_names_where_the_stack_begins_to_pay(rows: dict[str, pd.DataFram
     assert len(scaling.scaling(turned).layout.shapes) == 1
 
 
+def test_models_stand_on_their_axis_by_name_and_two_of_one_size_share_a_tick(rows: dict[str, pd.DataFrame]) -> None:
+    one = rows["scaling"].iloc[:1].assign(axis="model")
+    models = (("tiny", 3.2), ("sd15", 859.5), ("sd2", 865.9), ("sdxl", 2567.5))
+    figure = scaling.scaling(pd.concat([one.assign(x=size, x_label=name) for name, size in models]))
+    for axis in (figure.layout.xaxis, figure.layout.xaxis2):
+        assert axis.ticktext == ("tiny<br>3.20", "sd15<br>sd2<br>860", "sdxl<br>2,568")
+        assert axis.tickvals == (3.2, 859.5, 2567.5)
+    alone = scaling.scaling(one.assign(x=3.2, x_label="tiny"))
+    assert alone.layout.xaxis.ticktext == ("tiny<br>3.20",)
+
+
 def test_covering_has_a_cell_for_every_pair(rows: dict[str, pd.DataFrame]) -> None:
     figure = covering.covering(rows["covering"])
     assert sum(len(trace.x) for trace in figure.data) == len(rows["covering"])
