@@ -47,6 +47,7 @@ def spawn(*arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "runs", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         cwd=job_queue.ROOT, env=dict(os.environ), start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )  # fmt: skip
 
 
