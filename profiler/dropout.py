@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from profiler.record import DROPOUT
+
 NOTE = (
-    "this UNet has dropout: the error check runs without it, here and in the reference, since no two combos draw the "
+    f"{DROPOUT}: the error check runs without it, here and in the reference, since no two combos draw the "
     "same masks; times and memory are with dropout, and compile_s holds a compilation with and one without it"
 )
 

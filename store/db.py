@@ -64,6 +64,11 @@ def default_database() -> Path:
     return home() / "steplens.duckdb"
 
 
+def chosen(database: Path | None) -> Path:
+    """The given index, else that of the data folder."""
+    return (database or default_database()).absolute()
+
+
 @contextmanager
 def reading(database: Path) -> Iterator[Connection]:
     """A read-only connection, once no writer holds the file. Raises StoreError."""

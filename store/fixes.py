@@ -52,7 +52,7 @@ class Tried:
 
 def fixes(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     """One row per thing to fix, the most time first: saves_ms per step is measured or, else, a bound from above."""
-    database = (database or db.default_database()).absolute()
+    database = db.chosen(database)
     folder = folders.of_run(run_id, database)
     with db.reading(database) as connection:
         tried = Tried(

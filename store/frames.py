@@ -9,30 +9,54 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from profiler.combo import FAMILIES
-from profiler.record import BUSY, Record
+from profiler.record import BUSY, DROPOUT, Record
 from store import db, fits, folders, labels, learning, ratios, studies
 from store.db import Connection, StoreError
+from store.run_files import (
+    alive,
+    allocator,
+    curves,
+    losses,
+    memory_timeline,
+    peak_parts,
+    recompute_ledger,
+    telemetry,
+    trace_modules,
+)
 
-MEMORY_CATEGORIES = ("parameters", "gradients", "optimizer_state", "activations", "workspace", "other")
-NUM_MOMENTS = 2000  # more than a screen is wide
+__all__ = [
+    "alive",
+    "allocator",
+    "comparison",
+    "contributions",
+    "covering",
+    "curves",
+    "departures",
+    "disturbed_runs",
+    "durations",
+    "evidence",
+    "interactions",
+    "kernel_categories",
+    "kernels",
+    "ladder",
+    "largest_batch",
+    "memory_timeline",
+    "metric_ratios",
+    "peak_parts",
+    "recompute_ledger",
+    "record",
+    "runs",
+    "samples",
+    "scaling",
+    "sweeps",
+    "telemetry",
+    "trace_modules",
+    "without_tables",
+]
 
 _UNKNOWN = "no run {} in the index: see python -m store runs"
-_MEMORY = {"time_ns": pa.int64()} | {f"{category}_bytes": pa.int64() for category in MEMORY_CATEGORIES}
-_TELEMETRY = {"time_ns": pa.int64()} | {
-    name: pa.float64() for name in ("power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "utilisation")
-}
-_ALIVE = {"moment": pa.string(), "time_ns": pa.int64()} | dict.fromkeys(("category", "module", "block"), pa.string())
-_ALIVE |= {"bytes": pa.int64(), "num_storages": pa.int64()}
-_ALLOCATOR = dict.fromkeys(("time_ns", "requested_bytes", "reserved_bytes", "stuck_bytes"), pa.int64())
-_WORDS = pa.dictionary(pa.int32(), pa.string())  # as files have them: of a million rows spelling out takes 40 ms
-_RECOMPUTED = {"step": pa.int32(), "duration_ns": pa.int64(), "phase": _WORDS, "module": _WORDS}
-_RUN_BY = {"step": pa.int32(), "start_ns": pa.int64(), "module": _WORDS}
-_UNIT = r"^(.*?\b(?:resnets|transformer_blocks)\.\d+)"  # what checkpointing wraps
-_CURVES = {"name": pa.string(), "x": pa.float64(), "y": pa.float64()}
 
 
 def runs(*, database: Path | None = None) -> pd.DataFrame:
@@ -57,7 +81,7 @@ def ladder(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
     rung most like it (null where store.labels.bases knows none). Of labels.SINGLE_RUNS each is set against the nearest
     run of the baseline, whose row stands among them.
     """
-    with db.reading(_database(database)) as connection:
+    with db.reading(db.chosen(database)) as connection:
         return _ladder(connection, sweep_id)[0]
 
 
@@ -67,7 +91,7 @@ def interactions(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame
     interaction is speedup(both) / (speedup(first) x speedup(second)) with its 95% interval: 1 is none. verdict: help,
     overlap, independent, or unknown with why_unknown.
     """
-    with db.reading(_database(database)) as connection:
+    with db.reading(db.chosen(database)) as connection:
         rows, runs = _ladder(connection, sweep_id)
         return studies.interactions(rows, runs, _samples_of(connection, _with_baselines(rows)))
 
@@ -77,7 +101,7 @@ def contributions(sweep_id: str, *, database: Path | None = None) -> pd.DataFram
 
     gain is a ratio of step times with its 95% interval, memory_gain one of peaks: above 1 the choice pays.
     """
-    with db.reading(_database(database)) as connection:
+    with db.reading(db.chosen(database)) as connection:
         rows, runs = _ladder(connection, sweep_id)
     takes_away = (runs["sweep_name"] == "leave_one_out").any()
     return studies.without(rows, runs) if takes_away else studies.alone(rows, runs)
@@ -88,21 +112,21 @@ def scaling(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
 
     samples_per_s has its 95% interval; a run that did not fit keeps its row, with status and cause.
     """
-    with db.reading(_database(database)) as connection:
+    with db.reading(db.chosen(database)) as connection:
         rows, runs = _ladder(connection, sweep_id)
         return studies.scaling(rows, runs, _samples_of(connection, rows["run_id"].tolist()))
 
 
 def covering(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
     """One row per two choices of different families in a sweep: how many runs hold both, and the best of their ends."""
-    with db.reading(_database(database)) as connection:
+    with db.reading(db.chosen(database)) as connection:
         return studies.covering(*_ladder(connection, sweep_id))
 
 
 def comparison(baseline_run_id: str, run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
     """One row per run, the baseline first, as in ladder; then comparable, and a column for each family that differs."""
     run_ids = list(dict.fromkeys([baseline_run_id, *run_ids]))
-    with db.reading(_database(database)) as connection:
+    with db.reading(db.chosen(database)) as connection:
         frame = _against(connection, run_ids, [baseline_run_id] * len(run_ids))
         choices = _by_id(connection, frame["run_id"])
     frame["comparable"] = frame["why_not_comparable"].isna()
@@ -119,7 +143,7 @@ def metric_ratios(baseline_run_id: str, run_ids: Sequence[str], *, database: Pat
     have a 95% interval.
     """
     run_ids = list(dict.fromkeys(run_ids))
-    with db.reading(_database(database)) as connection:
+    with db.reading(db.chosen(database)) as connection:
         pairs = _against(connection, run_ids, [baseline_run_id] * len(run_ids))
         values = _by_id(connection, [*run_ids, baseline_run_id])
         sampled = _samples_of(connection, [*run_ids, baseline_run_id])
@@ -141,57 +165,6 @@ def kernels(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     return _query("kernels", database, run_id=run_id)
 
 
-def memory_timeline(run_id: str, *, max_points: int = NUM_MOMENTS, database: Path | None = None) -> pd.DataFrame:
-    """One row per moment and category of the traced step; of more moments than max_points the fullest are kept."""
-    rows = _rows_of_file(run_id, "memory", _MEMORY, database)
-    return _query_rows("memory_timeline", rows, table="memory", max_points=max_points)
-
-
-def peak_parts(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
-    """One row per run and part of its peak: what was alive at the fullest moment of the traced step, time_ms into it.
-
-    untraced is what peak_gib, the peak without the profiler, has beyond that. Runs without a timeline are left out.
-    """
-    run_ids = list(dict.fromkeys(run_ids))
-    with db.reading(_database(database)) as connection:
-        known = _by_id(connection, run_ids)[["run_id", "combo_label", "peak_allocated_gib"]]
-    rows = db.of_runs(
-        {run_id: _rows_of_file(run_id, "memory", _MEMORY, database) for run_id in known["run_id"]}, _MEMORY
-    )
-    with db.scratch() as connection:
-        return db.query(connection, "peak_parts", {"memory": rows, "run": pa.Table.from_pandas(known)}, run_ids=run_ids)
-
-
-def alive(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
-    """One row per category and module of what is alive at the peak of the traced step, and at the end of forward."""
-    return _query_rows("alive", _rows_of_file(run_id, "alive", _ALIVE, database))
-
-
-def allocator(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
-    """One row per moment of a step: GiB asked for, reserved, and stuck between storages; empty on a CPU."""
-    return _query_rows("allocator", _rows_of_file(run_id, "allocator", _ALLOCATOR, database))
-
-
-def recompute_ledger(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
-    """One row per block: ms that checkpointing runs again against GiB that it spares until the backward.
-
-    What it spares is null without a run that differs in checkpointing alone. Empty where nothing is recomputed.
-    """
-    kernels = _rows_of_file(run_id, "kernels", _RECOMPUTED, database)
-    if "recompute" not in kernels["phase"].unique().to_pylist():
-        kernels = kernels.slice(0, 0)
-    alive = plain = pa.schema(_ALIVE).empty_table()
-    if len(kernels):
-        alive = _rows_of_file(run_id, "alive", _ALIVE, database)
-        with db.reading(_database(database)) as connection:
-            twin = db.rows(connection, "plain_twin", run_id=run_id)
-        if twin:
-            plain = _rows_of_file(str(twin[0][0]), "alive", _ALIVE, database)
-    with db.scratch() as connection:
-        tables = {"kernels": kernels, "alive": alive, "plain": plain}
-        return db.query(connection, "recompute_ledger", tables, unit=_UNIT)
-
-
 def largest_batch(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
     """One row per run and batch measured of the same combo on the same kind of device (or out of memory there).
 
@@ -202,26 +175,18 @@ def largest_batch(run_ids: Sequence[str], *, database: Path | None = None) -> pd
     return fits.largest_batch(_query("same_but_batch", database, run_ids=list(dict.fromkeys(run_ids))))
 
 
-def telemetry(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
-    """One row per sample of the GPU's power, clocks, temperature and utilisation; empty on a CPU."""
-    return _query_rows("telemetry", _rows_of_file(run_id, "telemetry", _TELEMETRY, database))
-
-
-def curves(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
-    """One row per point of the run's curves, e.g. loss."""
-    return _query_rows("curves", _rows_of_file(run_id, "curves", _CURVES, database))
-
-
 def departures(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
     """One row per training run of run_ids whose loss in the first steps leaves that of the other runs of its study.
 
-    How far, and from whom, store.learning.departures says. A run of no study is not judged.
+    How far, and from whom, store.learning.departures says. Not judged are runs of no study, those that
+    same_training.sql leaves out, and those of a UNet with dropout, where no two runs draw the same masks.
     """
     rows = _query("same_training", database, run_ids=list(run_ids))
     found = [learning.departures(rows.head(0), {})]
-    for _, study in rows.groupby(["sweep_id", "workload_key"], sort=False):
-        losses = {run_id: _losses(run_id, database) for run_id in study["run_id"]}
-        found.append(learning.departures(study, losses))
+    for _, study in rows.groupby("study"):
+        if not _has_dropout(study["run_id"].iloc[0], database):
+            by_run = {run_id: losses(run_id, database=database) for run_id in study["run_id"]}
+            found.append(learning.departures(study, by_run))
     left = pd.concat(found, ignore_index=True)
     return left[left["run_id"].isin(list(run_ids))].reset_index(drop=True)
 
@@ -236,20 +201,10 @@ def evidence(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
     return _query("evidence", database, run_id=run_id)
 
 
-def trace_modules(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
-    """One row per step and module of a run's trace, those around others included, in the order they first run.
-
-    num_ops counts the operators of the module and of all in it. Empty where the trace names no modules.
-    """
-    rows = _rows_of_file(run_id, "ops", _RUN_BY, database)
-    with db.scratch() as connection:
-        return db.query(connection, "trace_modules", {"ops": rows})
-
-
 def record(run_id: str, *, database: Path | None = None) -> dict[str, Any]:
     """All of record.json. Raises StoreError when the run is not indexed or its folder has gone."""
     try:
-        return Record.read(_folder(run_id, database)).to_dict()
+        return Record.read(folders.of_run(run_id, db.chosen(database))).to_dict()
     except (OSError, ValueError) as error:
         raise StoreError(f"the record of run {run_id} cannot be read ({error}): python -m store sync") from error
 
@@ -266,7 +221,7 @@ def disturbed_runs(run_ids: Sequence[str], *, database: Path | None = None) -> t
 
 def without_tables(run_ids: Sequence[str], *, database: Path | None = None) -> tuple[str, ...]:
     """Those of the runs that were traced, but whose folders were packed without the tables of the traced step."""
-    with db.reading(_database(database)) as connection:
+    with db.reading(db.chosen(database)) as connection:
         return tuple(str(run_id) for (run_id,) in db.rows(connection, "without_tables", run_ids=list(run_ids)))
 
 
@@ -275,25 +230,13 @@ def durations(*, database: Path | None = None) -> pd.DataFrame:
     return _query("durations", database, root=str(folders.own_root()))
 
 
-def _database(database: Path | None) -> Path:
-    return (database or db.default_database()).absolute()
-
-
 def _query(name: str, database: Path | None, **parameters: Any) -> pd.DataFrame:
-    with db.reading(_database(database)) as connection:
+    with db.reading(db.chosen(database)) as connection:
         return db.query(connection, name, **parameters)
 
 
-def _query_rows(name: str, rows: pa.Table, *, table: str = "", **parameters: Any) -> pd.DataFrame:
-    """Query one of the files that stay in the run folder; the SQL names its table as the query is named, or `table`."""
-    with db.scratch() as connection:
-        return db.query(connection, name, {table or name: rows}, **parameters)
-
-
-def _losses(run_id: str, database: Path | None) -> dict[int, float]:
-    """The loss by step of a run's curve; empty where it has none."""
-    rows = _rows_of_file(run_id, "curves", _CURVES, database).to_pylist()
-    return {round(row["x"]): row["y"] for row in rows if row["name"] == "loss"}
+def _has_dropout(run_id: str, database: Path | None) -> bool:
+    return any(note.startswith(DROPOUT) for note in record(run_id, database=database)["notes"])
 
 
 def _ladder(connection: Connection, sweep_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -332,16 +275,3 @@ def _samples_of(connection: Connection, run_ids: list[str]) -> dict[tuple[str, s
     """Sample values by run and metric."""
     frame = db.query(connection, "samples", run_ids=list(dict.fromkeys(run_ids)))
     return {key: group.to_numpy() for key, group in frame.groupby(["run_id", "metric"])["value"]}
-
-
-def _folder(run_id: str, database: Path | None) -> Path:
-    return folders.of_run(run_id, _database(database))
-
-
-def _rows_of_file(run_id: str, name: str, columns: dict[str, pa.DataType], database: Path | None) -> pa.Table:
-    """A Parquet file of a run folder; no rows where the run has none."""
-    path, schema = _folder(run_id, database) / f"{name}.parquet", pa.schema(columns)
-    if not path.exists():
-        return schema.empty_table()
-    with pq.ParquetFile(path) as file:
-        return file.read(columns=list(columns)).select(list(columns)).cast(schema)

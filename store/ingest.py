@@ -47,7 +47,7 @@ def sync(roots: Sequence[Path] | None = None, database: Path | None = None, *, r
     A folder that cannot be read is set aside with the reason and tried again once its record.json changes.
     Raises StoreError when the index cannot be written.
     """
-    database = (database or db.default_database()).absolute()
+    database = db.chosen(database)
     roots = folders.default_roots() if roots is None else [Path(root).absolute() for root in roots]
     if not rebuild:
         state = _state(database)

@@ -154,7 +154,7 @@ def _query(run_id: str, table: str, query: str, database: Path | None) -> pd.Dat
 
 
 def _place(run_id: str, database: Path | None) -> Path:
-    return place_of(run_id, folders.of_run(run_id, (database or db.default_database()).absolute()))
+    return place_of(run_id, folders.of_run(run_id, db.chosen(database)))
 
 
 def place_of(run_id: str, folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from pages.charts import readable
@@ -27,10 +26,8 @@ def sentence(row: Any) -> str:
         f"{NOISE} times their own spread, from that of {peers} with weights in fp32, farthest at step {row.step} "
         f"({readable.number(row.loss)} against {readable.number(row.peers_loss)}). "
     )
-    if not np.isfinite(row.end_change):
-        return f"{text}In the end it is no number: this does not train."
     side = "above" if row.end_change > 0 else "below"
     return (
-        f"{text}Over the last three steps it is {readable.percent(abs(row.end_change))} {side} theirs: it learns "
+        f"{text}Over the last three of them it is {readable.percent(abs(row.end_change))} {side} theirs: it learns "
         "otherwise. Whether worse, so few steps do not tell: train longer before you rely on it."
     )

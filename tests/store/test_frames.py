@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from profiler import dropout
 from profiler.combo import BASELINE, FAMILIES, Combo
 from profiler.record import Metrics, SweepPlace
 from profiler.workload import Workload
 from runs import history
 from runs.sweep import SWEEPS
-from store import fits, frames, labels
+from store import fits, frames, labels, run_files
 from store.db import StoreError
 from store.ingest import sync
 from tests.support.run_folders import (
@@ -23,6 +24,7 @@ from tests.support.run_folders import (
     FIXTURE_CPU,
     FIXTURE_GPU,
     GPU_WORKLOAD,
+    TRAINING,
     step_samples,
     write_ladder,
     write_run,
@@ -104,6 +106,7 @@ COLUMNS = {
     "trace_modules": ["step", "module", "num_ops"],
     "durations": ["model", "mode", "compilation", "device", "batch", "resolution", "duration_s"],
 }
+FIFTH = SweepPlace(sweep_id="training", name="ladder_train", position=4, num_jobs=5, role="candidate")
 # Arguments that give rows, and arguments that give none, in a store with the ladder and the run 'oom'.
 RUN, OOM = "fixture-ladder-02", "fixture-ladder-07"
 ARGUMENTS: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
@@ -153,11 +156,13 @@ def query(name: str) -> Callable[..., pd.DataFrame]:
 def test_every_frame_is_in_the_tests_below() -> None:
     public = {
         name
-        for name, value in inspect.getmembers(frames, inspect.isfunction)
-        if value.__module__ == frames.__name__ and not name.startswith("_")
+        for module in (frames, run_files)
+        for name, value in inspect.getmembers(module, inspect.isfunction)
+        if value.__module__ == module.__name__ and not name.startswith("_")
     }
-    others = {"record", "disturbed_runs", "without_tables"}
-    assert public - others == set(COLUMNS), "all but those three answer with a table"
+    others = {"record", "disturbed_runs", "without_tables", "losses"}
+    assert public - others == set(COLUMNS), "all but those four answer with a table"
+    assert public - {"losses"} == set(frames.__all__)
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -549,7 +554,7 @@ def test_a_run_packed_without_its_tables_is_told_from_one_that_was_never_traced(
 def test_a_short_memory_timeline_keeps_the_peak(run_ids: list[str]) -> None:
     full, short = frames.memory_timeline(run_ids[0]), frames.memory_timeline(run_ids[0], max_points=7)
     assert (full["time_ms"].nunique(), short["time_ms"].nunique()) == (100, 7)
-    assert full["category"].unique().tolist() == list(frames.MEMORY_CATEGORIES)
+    assert full["category"].unique().tolist() == list(run_files.MEMORY_CATEGORIES)
     totals = [frame.groupby("time_ms")["gib"].sum().max() for frame in (full, short)]
     assert totals[0] == pytest.approx(totals[1])
 
@@ -615,6 +620,43 @@ def test_without_a_run_that_differs_in_checkpointing_alone_what_is_spared_is_unk
     ledger = frames.recompute_ledger("one")
     assert ledger["kept_gib"].sum() > 0
     assert ledger[["plain_gib", "saved_gib", "ms_per_gib"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("other", "is_judged"),
+    [
+        pytest.param({}, True, id="one of them"),
+        pytest.param({"workload": replace(TRAINING, seed=1)}, False, id="another seed: other weights"),
+        pytest.param({"machine": replace(FIXTURE_CPU, cpu_name="another")}, False, id="another device draws otherwise"),
+        pytest.param({"machine": replace(FIXTURE_CPU, torch="3.0")}, False, id="so may another torch"),
+        pytest.param({"workload": replace(TRAINING, world_size=2)}, False, id="one process's share of the batch"),
+        pytest.param({"metrics": {"num_skipped_steps": 1}}, False, id="a step behind: loss scaling skipped one"),
+    ],
+)
+def test_a_loss_is_judged_among_its_like_alone(
+    other: dict[str, Any], is_judged: bool, root: Path, database: Path
+) -> None:
+    write_training(root)
+    how = {"combo": Combo(precision="fp16_amp"), "workload": TRAINING, "sweep": FIFTH} | other
+    write_run(root, run_id="other", losses=[1.2] * 9, **how)
+    sync()
+    found = frames.departures(["training-3", "other"])["run_id"].tolist()
+    assert found == (["other"] if is_judged else ["training-3"]), "as one of the others it widens their spread"
+
+
+def test_where_dropout_draws_no_loss_is_judged(root: Path, database: Path) -> None:
+    run_ids = write_training(root, notes=(dropout.NOTE,))
+    sync()
+    assert frames.departures(run_ids).empty
+
+
+def test_a_loss_that_is_no_number_is_no_point_of_its_curve(root: Path, database: Path) -> None:
+    """Such a run is wrong already, and its record says at which step."""
+    write_training(root)
+    write_run(root, run_id="gone", workload=TRAINING, sweep=FIFTH, status="wrong", losses=[1.116, 1.955, *[None] * 7])
+    sync()
+    assert list(run_files.losses("gone")) == [1, 2]
+    assert frames.departures(["training-3", "gone"])["run_id"].tolist() == ["training-3"]
 
 
 def _batches(root: Path, peaks: dict[int, float | None], **combo: Any) -> pd.DataFrame:

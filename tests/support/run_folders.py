@@ -89,7 +89,7 @@ def write_run(
     contaminated: bool = False,
     metrics: dict[str, Any] | None = None,
     parquet: bool = True,
-    losses: Sequence[float] | None = None,
+    losses: Sequence[float | None] | None = None,
     **record: Any,
 ) -> Path:
     """Write root/run_id as a worker would leave it; returns the folder.
@@ -162,23 +162,24 @@ def write_ladder(
     return run_ids
 
 
-def write_training(root: Path, sweep_id: str = "training", workload: Workload = TRAINING) -> list[str]:
+def write_training(root: Path, **record: Any) -> list[str]:
     """A study of precisions whose losses are those of SD1.5 on an H200: pure bf16's leaves the others'. The last run,
-    training-3, is the fastest and the one."""
+    training-3, is the fastest and the one. record: as of write_run."""
     told = (1.116, 1.955, 1.0893, 1.2066, 1.0404, 1.0314, 1.0361, 1.015, 1.0143)
     bf16 = (1.116, 1.9848, 1.0842, 1.1838, 1.0493, 1.0252, 1.0284, 1.0177, 1.0178)
     run_ids = []
     for position, precision in enumerate(("fp32", "tf32", "bf16_amp", "bf16")):
         role: Role = "candidate" if position else "baseline"
-        run_ids.append(f"{sweep_id}-{position}")
+        run_ids.append(f"training-{position}")
         write_run(
             root,
             run_id=run_ids[-1],
             combo=Combo(precision=precision),
-            workload=workload,
+            workload=TRAINING,
             step_ms=step_samples(10.0 / (1 + position), seed=position),
-            sweep=SweepPlace(sweep_id=sweep_id, name="ladder_train", position=position, num_jobs=4, role=role),
+            sweep=SweepPlace(sweep_id="training", name="ladder_train", position=position, num_jobs=4, role=role),
             losses=bf16 if precision == "bf16" else told,
+            **record,
         )
     return run_ids
 
@@ -347,7 +348,7 @@ def _write_tables(folder: Path, combo: Combo, workload: Workload, metrics: Metri
         _write(folder / "curves.parquet", _losses([1.0 / step for step in range(1, 11)]), CURVE_SCHEMA)
 
 
-def _losses(losses: Sequence[float]) -> list[dict[str, Any]]:
+def _losses(losses: Sequence[float | None]) -> list[dict[str, Any]]:
     return [{"name": "loss", "x": float(step), "y": loss} for step, loss in enumerate(losses, start=1)]
 
 
