@@ -1,72 +1,59 @@
-"""Factory: whether module:factory is there to be imported, found without importing it or anything it imports."""
+"""Factory: a typo in module:factory, told before a worker starts, without importing anything."""
 
 import ast
 import importlib
-import importlib.util
 import sys
 from difflib import get_close_matches
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 
-_DYNAMIC = frozenset({"__getattr__", "globals", "locals", "vars", "setattr", "exec", "*"})  # names come from anywhere
+# A file that uses one of these may have any name.
+_DYNAMIC = frozenset({"__getattr__", "__dict__", "globals", "locals", "vars", "setattr", "exec", "eval", "*"})
+_NAMED = (ast.FunctionDef, ast.ClassDef)
 
 
 def check_factory(name: str, directory: Path) -> None:
-    """Raise ValueError when a worker in directory could not import the module, or it has nothing of that name.
+    """Raise ValueError when a worker started here and at work in directory cannot find the module, or its file says
+    nothing of the factory.
 
-    What the factory does and returns, and names that a module makes as it runs, are left to the worker.
+    Left to the worker: what the factory does and returns, modules inside a package that is there (it may make some as
+    it is imported), and names that a file may make as it runs. What another module sets on it is not seen.
     """
     module, _, attribute = name.partition(":")
-    path = _source(name, module, directory)
-    if path is None:
-        return
-    try:
-        names = _names(ast.parse(path.read_bytes(), str(path)))
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{name} cannot be imported: {path} is no Python ({error})") from error
-    if attribute not in names and not names & _DYNAMIC:
-        near = get_close_matches(attribute, names, n=1)
-        hint = f": did you mean {module}:{near[0]}?" if near else ""
-        raise ValueError(f"{name} cannot be imported: {path} has no {attribute or 'factory without a name'}{hint}")
-
-
-def _source(name: str, module: str, directory: Path) -> Path | None:
-    """The module's file; None where it has no source to look at. Raises ValueError where there is no such module."""
     top, *rest = module.split(".")
-    found = _top(top, directory)
-    for part in rest:  # by its last name alone: a parent's would have to be imported
-        inside = found.submodule_search_locations if found else None
-        found = PathFinder.find_spec(part, list(inside)) if inside is not None and part else None
+    found = _find(top, directory) if top and all(rest) else None
     if found is None:
         raise ValueError(
-            f"{name} cannot be imported: there is no module {module!r} in {directory} or among the installed packages; "
+            f"{name} cannot be imported: there is no module {top!r} in {directory} or among the installed packages; "
             "give module:factory as in `import module`"
         )
-    return Path(found.origin) if isinstance(found.loader, SourceFileLoader) and found.origin else None
-
-
-def _top(name: str, directory: Path) -> ModuleSpec | None:
-    """A module or package of no other, as a worker finds it: in its directory, else where this process would."""
-    importlib.invalidate_caches()
-    found = PathFinder.find_spec(name, [str(directory), *sys.path]) if name else None
-    if found is not None or not name:
-        return found
+    for part in rest:
+        found = PathFinder.find_spec(part, (found and found.submodule_search_locations) or [])
+    if found is None or not isinstance(found.loader, SourceFileLoader):
+        return
+    path = Path(found.loader.path)
     try:
-        return importlib.util.find_spec(name)
-    except ValueError:  # loaded, and says not from where
-        return ModuleSpec(name, None)
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{name} cannot be imported: {path} is no Python ({error})") from error
+    words = _words(tree)
+    if attribute not in words and not words & _DYNAMIC and not words >= {"sys", "modules"}:
+        near = get_close_matches(attribute, [node.name for node in ast.walk(tree) if isinstance(node, _NAMED)], n=1)
+        hint = f": did you mean {module}:{near[0]}?" if near else ""
+        raise ValueError(f"{name} cannot be imported: {path} has no {attribute!r}{hint}")
 
 
-def _names(tree: ast.Module) -> set[str]:
-    """Every name that the module binds anywhere, and those of _DYNAMIC that it uses: one too many accuses nobody."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
-        elif isinstance(node, ast.alias):
-            found.add(node.asname or node.name.partition(".")[0])
-        elif isinstance(node, ast.Name) and (isinstance(node.ctx, ast.Store) or node.id in _DYNAMIC):
-            found.add(node.id)
-        elif isinstance(node, ast.MatchAs | ast.MatchStar) and node.name:
-            found.add(node.name)
-    return found
+def _find(name: str, directory: Path) -> ModuleSpec | None:
+    """A module or package of no other, as import does: of the paths the worker's directory is the first."""
+    importlib.invalidate_caches()
+    for finder in sys.meta_path:
+        path = [str(directory), *sys.path] if finder is PathFinder else None
+        if found := finder.find_spec(name, path):
+            return found
+    return None
+
+
+def _words(tree: ast.Module) -> set[str]:
+    """Every name and string in the file, whatever it is: one too many accuses nobody."""
+    strings = (value for node in ast.walk(tree) for _, value in ast.iter_fields(node) if isinstance(value, str))
+    return {word for string in strings for word in string.split(".")}

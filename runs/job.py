@@ -135,15 +135,15 @@ def check_model(model: str, directory: str | None = None) -> None:
     directory is where the worker will run (None: here). What only importing or loading can tell is left to the worker.
     """
     at = Path(directory or ".").absolute()
+    folder = at / Path(model).expanduser()
     if model in ZOO:
         return
-    if ":" in model:
+    if folder.is_dir():
+        if not any((folder / name / "config.json").is_file() for name in ("", "unet")):
+            raise ValueError(f"{model} is no diffusers model: it has neither config.json nor unet/config.json")
+    elif ":" in model:
         check_factory(model, at)
-        return
-    folder = at / Path(model).expanduser()
-    if not folder.is_dir():
+    else:
         raise ValueError(
             f"unknown model {model!r}: choose {', '.join(ZOO)}, an existing local diffusers folder, or module:factory"
         )
-    if not any((folder / name / "config.json").is_file() for name in ("", "unet")):
-        raise ValueError(f"{model} is no diffusers model: it has neither config.json nor unet/config.json")

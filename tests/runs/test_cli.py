@@ -153,7 +153,7 @@ def test_a_run_that_cannot_be_here_is_not_queued(home: Path, start_scheduler: St
     ("model", "says"),
     [
         ("no_such_module:make_unet", "there is no module 'no_such_module'"),
-        ("my_unets:make_unett", "has no make_unett: did you mean my_unets:make_unet?"),
+        ("my_unets:make_unett", "has no 'make_unett': did you mean my_unets:make_unet?"),
         ("sd51", "unknown model 'sd51'"),
     ],
 )

@@ -196,6 +196,13 @@ def test_a_folder_without_a_configuration_is_no_model(tmp_path: Path) -> None:
         job_queue.submit([job], home=tmp_path, start_scheduler=False)
 
 
+def test_a_folder_may_have_a_colon_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "sd:mine").mkdir()
+    (tmp_path / "sd:mine" / "config.json").write_text("{}", encoding="utf-8")
+    job = measure_job(Combo(), Workload(model=str(tmp_path / "sd:mine"), device="cpu"))
+    assert job_queue.submit([job], home=tmp_path, start_scheduler=False)
+
+
 def test_a_new_attempt_is_queued_though_its_model_is_gone_for_the_worker_will_say_so(tmp_path: Path) -> None:
     job = retry_job(measure_job(Combo(), Workload(model="./gone", device="cpu")))
     assert job_queue.submit([job], home=tmp_path, start_scheduler=False)
