@@ -73,7 +73,9 @@ class Metrics:
         "less its waiting for the others.",
     )
     gpu_busy_share: float | None = _metric(
-        "", "gpu_busy_ms over the untraced step_ms; below 0.9 the CPU is the limit (in a pipeline: or a neighbour)."
+        "",
+        f"gpu_busy_ms over the untraced step_ms; from {GPU_BOUND} the GPU is the limit, below {LAUNCH_BOUND} the CPU "
+        "(in a pipeline: or a neighbour), between them both in part.",
     )
     num_kernels: float | None = _metric("", "Kernels, copies and memsets per step (on a CPU: operators).", "lower")
     recompute_ms: float | None = _metric(

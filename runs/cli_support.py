@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -24,6 +24,8 @@ from runs.watch import Outcome, SchedulerError, watch
 FAILED_RUNS, USAGE, BUDGET_RAN_OUT, NOT_WRITABLE, INTERRUPTED = 1, 2, 3, 4, 130
 ACCEPTED = ("done", "rejected", "imported")
 PROBE_S = 300.0
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; progress goes to stderr.")]
 
 
 class Group(TyperGroup):

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +10,8 @@ import typer
 
 from runs import imports, slices, trace_views
 from runs.cli_options import parse_duration
-from runs.cli_support import FAILED_RUNS, fail, home_of, usage
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+from runs.cli_runs import folder_of
+from runs.cli_support import FAILED_RUNS, Json, fail, home_of, usage
 
 
 def import_command(
@@ -53,54 +51,44 @@ def import_command(
     raise typer.Exit(FAILED_RUNS if refused else 0)
 
 
-def slice_command(find: Callable[[typer.Context, str], Path]) -> Callable[..., None]:
-    """The command, given what finds a run's folder by its name."""
+def slice_command(
+    ctx: typer.Context,
+    run_id: Annotated[str, typer.Argument(help="A run, or the beginning or end of its name.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file: .json.gz.")],
+    step: Annotated[int, typer.Option(help="Which step of the trace; 0 is the first.")] = 0,
+    module: Annotated[str | None, typer.Option(help="Only this module's calls, and those in it.")] = None,
+) -> None:
+    """Cut one step, or one module in it, out of a run's trace, as a small trace for Perfetto or TensorBoard.
 
-    def command(
-        ctx: typer.Context,
-        run_id: Annotated[str, typer.Argument(help="A run, or the beginning or end of its name.")],
-        output: Annotated[Path, typer.Option("-o", "--output", help="The file: .json.gz.")],
-        step: Annotated[int, typer.Option(help="Which step of the trace; 0 is the first.")] = 0,
-        module: Annotated[str | None, typer.Option(help="Only this module's calls, and those in it.")] = None,
-    ) -> None:
-        """Cut one step, or one module in it, out of a run's trace, as a small trace for Perfetto or TensorBoard.
+    Example:
 
-        Example:
+        python -m runs slice RUN_ID --step 0 --module down_blocks.0.attentions.0 -o slice.pt.trace.json.gz
+    """
+    folder = folder_of(run_id, home_of(ctx))
+    if not output.absolute().parent.is_dir():
+        fail(f"there is no folder {output.absolute().parent}", 2)
+    if not output.name.endswith(".json.gz"):
+        fail(f"a slice is packed: name it {output.stem}.json.gz", 2)
+    with usage():
+        num_events = slices.write_slice(folder, output, step=step, module=module)
+    print(f"{num_events} events in {output} ({output.stat().st_size / 2**20:.2f} MiB): drop it on ui.perfetto.dev")
 
-            python -m runs slice RUN_ID --step 0 --module down_blocks.0.attentions.0 -o slice.pt.trace.json.gz
-        """
-        folder = find(ctx, run_id)
-        if not output.absolute().parent.is_dir():
-            fail(f"there is no folder {output.absolute().parent}", 2)
-        if not output.name.endswith(".json.gz"):
-            fail(f"a slice is packed: name it {output.stem}.json.gz", 2)
+
+def views(
+    ctx: typer.Context,
+    run_ids: Annotated[list[str], typer.Argument(help="Runs, or the beginnings or ends of their names.")],
+    again: Annotated[bool, typer.Option("--again", help="Also for runs that keep theirs.")] = False,
+) -> None:
+    """Make what the Run page shows of a trace, for runs recorded before run folders kept it.
+
+    Example:
+
+        python -m runs views RUN_ID
+    """
+    for text in run_ids:
         with usage():
-            num_events = slices.write_slice(folder, output, step=step, module=module)
-        print(f"{num_events} events in {output} ({output.stat().st_size / 2**20:.2f} MiB): drop it on ui.perfetto.dev")
-
-    return command
-
-
-def views_command(find: Callable[[typer.Context, str], Path]) -> Callable[..., None]:
-    """The command, given what finds a run's folder by its name."""
-
-    def command(
-        ctx: typer.Context,
-        run_ids: Annotated[list[str], typer.Argument(help="Runs, or the beginnings or ends of their names.")],
-        again: Annotated[bool, typer.Option("--again", help="Also for runs that keep theirs.")] = False,
-    ) -> None:
-        """Make what the Run page shows of a trace, for runs recorded before run folders kept it.
-
-        Example:
-
-            python -m runs views RUN_ID
-        """
-        for text in run_ids:
-            with usage():
-                folder = find(ctx, text)
-                if trace_views.has_own_views(folder) and not again:
-                    print(f"{folder.name} keeps its views since it was recorded: --again makes newer ones beside it")
-                    continue
-                print(trace_views.make_views(folder, home=home_of(ctx)))
-
-    return command
+            folder = folder_of(text, home_of(ctx))
+            if trace_views.has_own_views(folder) and not again:
+                print(f"{folder.name} keeps its views since it was recorded: --again makes newer ones beside it")
+                continue
+            print(trace_views.make_views(folder, home=home_of(ctx)))

@@ -168,9 +168,8 @@ def kernels(run_id: str, *, database: Path | None = None) -> pd.DataFrame:
 def largest_batch(run_ids: Sequence[str], *, database: Path | None = None) -> pd.DataFrame:
     """One row per run and batch measured of the same combo on the same kind of device (or out of memory there).
 
-    predicted_gib is the peak as a line through the two batches below has it, error how far that was off;
-    largest_batch what the line through the batches of basis says of the device's memory (null on a CPU), verdict what
-    runs at, below and above it say of that.
+    predicted_gib is the peak as a line through the two batches below has it, error how far that was off. line_batch,
+    largest_batch, verdict and the earlier prediction are as store.fits.largest_batch says; unknown is null.
     """
     return fits.largest_batch(_query("same_but_batch", database, run_ids=list(dict.fromkeys(run_ids))))
 

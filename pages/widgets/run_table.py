@@ -9,6 +9,7 @@ from pages.charts import palette, readable
 from pages.widgets import data, linked, tables, winners
 from pages.widgets.chart import is_dark
 from pages.widgets.measures import META
+from profiler.record import GPU_BOUND, LAUNCH_BOUND
 from store import frames
 
 FILTERS = {"model_label": "Model", "mode": "Mode", "device": "Device", "status": "Status"}
@@ -34,8 +35,8 @@ COLUMNS: dict[str, Any] = {
     "gpu_waits": Column.TextColumn(
         "GPU waits",
         width=110,
-        help="How much of the step the GPU was idle. Above 25% the CPU's launches set the step's time, not the GPU "
-        "(launches), and a speedup is host time; from 10% to 25% they set some of it (partly).",
+        help=f"How much of the step the GPU was idle. Above {1 - LAUNCH_BOUND:.0%} the CPU's launches set the step's "
+        f"time, not the GPU (launches), and a speedup is host time; above {1 - GPU_BOUND:.0%} some of it (partly).",
     ),
     "samples_per_s": Column.NumberColumn("Samples/s", format="%.2f"),
     "peak_allocated_gib": Column.NumberColumn("Peak (GiB)", format="%.3g"),

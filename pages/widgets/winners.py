@@ -11,7 +11,7 @@ import streamlit as st
 from pages.charts import readable
 from pages.charts.ladder import SET_BY_LAUNCHES, SET_IN_PART
 from pages.widgets import data
-from profiler.record import ROUNDING, UNSTEADY
+from profiler.record import GPU_BOUND, LAUNCH_BOUND, ROUNDING, UNSTEADY
 from store import frames
 
 Compare = Callable[[str, tuple[str, ...]], pd.DataFrame]
@@ -19,6 +19,7 @@ Compare = Callable[[str, tuple[str, ...]], pd.DataFrame]
 AS_EAGER = 1.25  # times the error of plain eager at the same precision
 NAMED = 3  # disturbed runs that a warning names
 AS_LEAN = 1.01  # times the lowest peak: fragmentation alone moves one by as much
+WAITS_IN_PART = f"{1 - GPU_BOUND:.0%} to {1 - LAUNCH_BOUND:.0%}"
 MUCH_DRIFT = 0.1  # a baseline that moved by more was disturbed, and so were the others
 
 
@@ -208,7 +209,7 @@ def say_launch_bound(rows: pd.DataFrame) -> None:
     told = f"{num_bound} of {len(verdicts)} rows are bound by launches: {SET_BY_LAUNCHES}. " if num_bound else ""
     if num_partly:
         whose = f"{num_partly} more are" if num_bound else f"{num_partly} of {len(verdicts)} rows are"
-        told += f"{whose} so in part (the GPU waits 10 to 25%): {SET_IN_PART}. "
+        told += f"{whose} so in part (the GPU waits {WAITS_IN_PART}): {SET_IN_PART}. "
     if told:
         st.caption(
             f":material/info: {told}The percent say how much of the step the GPU waits: the more, the more of a "

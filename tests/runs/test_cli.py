@@ -191,7 +191,8 @@ def test_a_run_that_takes_longer_than_it_may_is_ended_and_on_record(
     result = call("run", "--model", "fake:sleep100", "--device", "cpu", "--timeout", "1s", "--json")
     assert result.exit_code == 1, result.output
     record = Record.read(home / "runs" / read(result)["runs"][0]["run_id"])
-    assert (record.status, record.cause) == ("timeout", "did not finish within 1 s, it was ended in stage time")
+    assert record.status == "timeout"
+    assert record.cause.startswith("did not finish within 1 s, it was ended")
 
 
 def test_a_budget_that_runs_out_gives_exit_code_3_and_resume_finishes(

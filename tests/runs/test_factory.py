@@ -43,6 +43,7 @@ def folder(tmp_path: Path) -> Path:
         *("lazy:anything", "starred:make_unet", "itself:anything", "told:hidden"),
         *("space.deep.unets:make_unet", "space:anything"),
         *("package.made_at_import:make_unet", "package.inner.unets.Mine:any", "os.path:join"),
+        *("diffusers:UNet2DConditionModel", "diffusers.models.unets.unet_2d:UNet2DModel"),
         *("tests.support.unets:conditional_unet", "time:time", "os:getcwd", "json.decoder:JSONDecoder"),
     ],
 )
