@@ -1,5 +1,6 @@
 """Studies: which sweep and workload a page shows; and what is worth saying about it before any chart."""
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -7,9 +8,13 @@ import streamlit as st
 
 from pages.charts import readable
 from pages.widgets import data, linked
-from profiler.workload import ZOO
+from profiler.workload import MODES, ZOO
 from store import frames, labels
 
+WORKLOAD = re.compile(
+    rf"(?P<model>.+) (?P<mode>{'|'.join(MODES)}) (?P<batch>b\d+)(?: (?P<resolution>\d+ px))? (?P<device>\w+)"
+)
+COUNTED = {"model": "models", "mode": "modes", "batch": "batches", "resolution": "resolutions", "device": "devices"}
 FEW = 4  # workloads that stand side by side on a narrow page
 
 
@@ -93,11 +98,25 @@ def environment(record: dict[str, Any]) -> list[str]:
 
 def _label(sweep: pd.Series) -> str:
     when = f"{sweep['started_at']:%d %b %Y %H:%M}" if pd.notna(sweep["started_at"]) else "not started"
-    workloads = sweep["workload_label"].split(", ")
-    workload = workloads[0] if len(workloads) == 1 else f"{len(workloads)} workloads"
     origin = "recorded " if sweep["is_recorded"] else ""
     name = "single runs" if sweep["sweep_id"] == labels.SINGLE_RUNS else sweep["sweep_name"]
-    return f"{origin}{name} · {workload} · {sweep['machine_label'] or 'no machine'} · {when}"
+    workload, machine = in_common(sweep["workload_label"].split(", ")), sweep["machine_label"] or "no machine"
+    return f"{origin}{name} · {workload} · {machine} · {when}"
+
+
+def in_common(workloads: list[str]) -> str:
+    """What these labels of workloads share, and how many of what differs: 'sd15 inference, 7 batches'."""
+    parsed = [match for match in map(WORKLOAD.fullmatch, workloads) if match]
+    if len(workloads) == 1 or len(parsed) < len(workloads):
+        return workloads[0] if len(workloads) == 1 else f"{len(workloads)} workloads"
+    values = {name: list(dict.fromkeys(match[name] for match in parsed)) for name in WORKLOAD.groupindex}
+    if len(values["model"]) > 1 or len(values["resolution"]) == 1:
+        del values["resolution"]  # each model has its own, and of one nobody asks
+    if len(values["device"]) == 1:
+        del values["device"]
+    shared = " ".join(same[0] for same in values.values() if len(same) == 1)
+    counts = [f"{len(each)} {COUNTED[name]}" for name, each in values.items() if len(each) > 1]
+    return ", ".join([shared, *counts] if shared else counts)
 
 
 def first_workload(rows: pd.DataFrame) -> pd.DataFrame:

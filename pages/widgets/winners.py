@@ -203,18 +203,30 @@ def _warn_of_disturbed(rows: pd.DataFrame) -> None:
 
 
 def say_launch_bound(rows: pd.DataFrame) -> None:
+    """Below the ladder: how many of its rows were set by the CPU."""
+    if told := launch_bound(rows):
+        st.caption(told)
+
+
+def launch_bound(rows: pd.DataFrame) -> str:
     """How many rows were set by the CPU: their speedups say little of the kernels that they changed."""
     verdicts = rows["launch_verdict"].dropna()
     num_bound, num_partly = ((verdicts == verdict).sum() for verdict in ("launch-bound", "partly launch-bound"))
-    told = f"{num_bound} of {len(verdicts)} rows are bound by launches: {SET_BY_LAUNCHES}. " if num_bound else ""
+    of_all = f" of {len(verdicts)} rows"
+    told = f"{_are(num_bound, of_all)} bound by launches: {SET_BY_LAUNCHES}. " if num_bound else ""
     if num_partly:
-        whose = f"{num_partly} more are" if num_bound else f"{num_partly} of {len(verdicts)} rows are"
+        whose = _are(num_partly, " more" if num_bound else of_all)
         told += f"{whose} so in part (the GPU waits {WAITS_IN_PART}): {SET_IN_PART}. "
-    if told:
-        st.caption(
-            f":material/info: {told}The percent say how much of the step the GPU waits: the more, the more of a "
-            "speedup is host time. A larger batch, or CUDA graphs, would show what the kernels can do."
-        )
+    if not told:
+        return ""
+    return (
+        f":material/info: {told}The percent say how much of the step the GPU waits: the more, the more of a "
+        "speedup is host time. A larger batch, or CUDA graphs, would show what the kernels can do."
+    )
+
+
+def _are(number: int, of: str) -> str:
+    return f"{number}{of} {'is' if number == 1 else 'are'}"
 
 
 def baseline_of(rows: pd.DataFrame) -> str | None:

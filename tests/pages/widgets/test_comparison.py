@@ -184,3 +184,18 @@ def test_who_ties_with_the_fastest_and_the_leanest_is_named(tmp_path: Path) -> N
 def test_the_drift_is_the_farthest_and_unknown_where_no_baseline_was_repeated() -> None:
     assert winners.drift(pd.DataFrame({"drift": [None, 0.02, 0.05]})) == 0.05
     assert winners.drift(pd.DataFrame({"drift": [None, None]})) is None
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "says"),
+    [
+        (["launch-bound", "partly launch-bound"], "1 of 2 rows is bound by launches: "),
+        (["launch-bound", "partly launch-bound"], " 1 more is so in part "),
+        (["launch-bound"] * 2 + ["partly launch-bound"] * 2, "2 of 4 rows are bound by launches: "),
+        (["launch-bound"] * 2 + ["partly launch-bound"] * 2, " 2 more are so in part "),
+        (["gpu-bound", "partly launch-bound"], " 1 of 2 rows is so in part "),
+    ],
+)
+def test_rows_that_launches_set_are_counted_in_one_or_many(verdicts: list[str], says: str) -> None:
+    assert says in winners.launch_bound(pd.DataFrame({"launch_verdict": verdicts}))
+    assert winners.launch_bound(pd.DataFrame({"launch_verdict": ["gpu-bound", None]})) == ""

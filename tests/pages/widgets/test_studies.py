@@ -1,8 +1,10 @@
 """Which study a page opens on."""
 
 import pandas as pd
+import pytest
 
-from pages.widgets.studies import best_first
+from pages.widgets.studies import best_first, in_common
+from profiler.workload import Workload
 from store.labels import SINGLE_RUNS
 
 
@@ -21,3 +23,19 @@ def test_own_sweeps_come_first_then_recorded_ladders_inference_before_training()
     )
     found = best_first(sweeps)["sweep_id"].tolist()
     assert found == ["own-training", "own", "of-inference", "of-training", "of-scaling", SINGLE_RUNS]
+
+
+@pytest.mark.parametrize(
+    ("workloads", "says"),
+    [
+        ([Workload(batch=2)], "tiny inference b2 128 px cuda"),
+        ([Workload(model="sd15", batch=batch) for batch in (1, 16, 2)], "sd15 inference, 3 batches"),
+        ([Workload(mode="train", resolution=side) for side in (128, 256)], "tiny train b2, 2 resolutions"),
+        ([Workload(model=model) for model in ("tiny", "sd15", "sdxl")], "inference b2, 3 models"),
+        ([Workload(), Workload(model="sd15", mode="train", batch=4)], "2 models, 2 modes, 2 batches"),
+        ([Workload(), Workload(device="cpu")], "tiny inference b2, 2 devices"),
+        ([Workload(model="/my own/unet b2", batch=batch) for batch in (1, 2)], "unet b2 inference, 2 batches"),
+    ],
+)
+def test_a_study_of_many_workloads_is_named_by_what_they_have_in_common(workloads: list[Workload], says: str) -> None:
+    assert in_common([workload.label for workload in workloads]) == says
