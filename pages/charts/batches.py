@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from pages.charts import palette, readable, theme
 
 TITLE = "The largest batch that fits"
-FAR = 8  # times the largest measured batch: beyond, a line through two small ones is no prediction to plan with
+FAR = 2  # times the largest measured batch: beyond, a line through two small ones is no prediction to plan with
+OFF = 0.1  # of a measured peak: a line that missed one by more says nothing of the next
 COLOURS = (palette.BASELINE, palette.BETTER, *palette.SERIES[2:])
 
 
@@ -86,9 +87,9 @@ def _crosses(gone: pd.DataFrame) -> list[float]:
 
 
 def reading(rows: pd.DataFrame) -> str:
-    """One sentence per series: the prediction, what checked it, and how far it was off."""
+    """One paragraph per series: the prediction, what checked it, and how far it was off."""
     series = [own for _, own in rows.groupby("anchor_run_id", sort=False) if own["per_sample_gib"].notna().all()]
-    return " ".join(_sentence(own, with_name=len(series) > 1) for own in series)
+    return "\n\n".join(_sentence(own, with_name=len(series) > 1) for own in series)
 
 
 def _sentence(rows: pd.DataFrame, *, with_name: bool) -> str:
@@ -105,11 +106,22 @@ def _sentence(rows: pd.DataFrame, *, with_name: bool) -> str:
         text += f"; {_history(first, rows)}{_prediction(first, rows)}"
     elif pd.isna(first["capacity_gib"]):
         text += "; what fits is unknown, since the device's memory is"
-    errors = rows["error"].dropna()
-    if len(errors):
-        worst = errors.loc[errors.abs().idxmax()]
-        text += f". Measured batches, predicted from the two below them, were off by at most {abs(worst):.1%}"
+    if (off := _off(rows)) is not None:
+        text += f". Measured batches, predicted from the two below them, were off by at most {off:.1%}"
+        if not _guides(rows) and first["verdict"] != "measured":
+            text += ": the line is no guide here (libraries take workspaces by leaps), only a measured batch is"
     return text + "."
+
+
+def _off(rows: pd.DataFrame) -> float | None:
+    """How far the worst prediction of a measured batch was off; null where none was predicted."""
+    errors = rows["error"].abs().dropna()
+    return float(errors.max()) if len(errors) else None
+
+
+def _guides(rows: pd.DataFrame) -> bool:
+    """Whether the line held where it was checked."""
+    return (_off(rows) or 0.0) <= OFF
 
 
 def _history(first: Any, rows: pd.DataFrame) -> str:
@@ -131,14 +143,15 @@ def _prediction(first: Any, rows: pd.DataFrame) -> str:
     if first["verdict"] == "refuted":
         between = f"the largest that fits is from {measured['batch'].max()} to {largest}"
         return f"{text}{first['line_batch']}; refuted: {said[largest + 1]}, so {between}"
-    text += f"{largest} is the largest that fits; "
+    text += f"{largest} {'is' if _guides(rows) else 'would be'} the largest that fits; "
     if largest in said:
         return f"{text}checked: {said[largest]}, {largest + 1} is not checked"
     beyond = [outcome for batch, outcome in said.items() if batch > largest][:1]
     text += ", ".join(["not checked", *beyond])
     times = largest / measured["batch"].max()
     if times > FAR:
-        text += f", and {times:.0f} times the largest that was measured: a line so far on is a guess, measure larger"
+        text += f", and {readable.number(times)} times the largest that was measured: a line so far on is a guess, "
+        text += "measure larger"
     return text
 
 

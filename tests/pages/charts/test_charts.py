@@ -536,7 +536,7 @@ def test_the_batches_chart_tells_the_prediction_and_its_check(rows: dict[str, pd
 def test_a_prediction_stands_beside_what_checked_it(peaks: dict[int, float | None], says: str) -> None:
     said = batches.reading(_fitted({2: 8.0, 4: 14.0} | peaks))
     predicted = "predicted: 24; " if says.startswith("refuted") else "predicted: 24 is the largest that fits; "
-    assert f"from batches 2 and 4, {predicted}{says}." in said
+    assert f"from batches 2 and 4, {predicted}{says}" in said
 
 
 @pytest.mark.parametrize(
@@ -555,7 +555,7 @@ def test_a_prediction_stands_beside_what_checked_it(peaks: dict[int, float | Non
         (
             {30: 70.0},
             "earlier predicted: 24 from batches 2 and 4, but 30 fits; now from batches 4 and 30, predicted: "
-            "32 is the largest that fits; not checked.",
+            "32 would be the largest that fits; not checked.",
         ),
     ],
 )
@@ -577,9 +577,28 @@ def _fitted(peaks: dict[int, float | None], device_gib: float = 76.0) -> pd.Data
 
 
 def test_a_line_far_beyond_what_was_measured_is_called_a_guess() -> None:
-    for device_gib, is_far in ((74.0, False), (106.0, True)):
+    for device_gib, is_far in ((26.0, False), (32.0, True)):
         said = batches.reading(_fitted({2: 8.0, 4: 14.0}, device_gib))
-        assert ("times the largest that was measured: a line so far on is a guess" in said) is is_far
+        assert ("and 2.50 times the largest that was measured: a line so far on is a guess" in said) is is_far
+
+
+def test_a_line_that_missed_measured_batches_is_called_no_guide() -> None:
+    kept = batches.reading(_fitted({2: 8.0, 4: 14.0, 8: 27.0}))
+    assert "24 is the largest" not in kept, "the line through 4 and 8"
+    assert "is the largest that fits; not checked" in kept
+    assert kept.endswith("were off by at most 3.7%.")
+    leapt = batches.reading(_fitted({2: 8.0, 4: 14.0, 8: 36.0}))
+    assert "15 would be the largest that fits; not checked" in leapt
+    assert leapt.endswith(
+        "were off by at most 27.8%: the line is no guide here (libraries take workspaces by leaps), only a measured "
+        "batch is."
+    )
+
+
+def test_each_combo_has_a_paragraph_about_its_batches() -> None:
+    one = _fitted({2: 8.0, 4: 14.0})
+    said = batches.reading(pd.concat([one, one.assign(anchor_run_id="b", combo_label="stack")])).split("\n\n")
+    assert [text.split(":")[0] for text in said] == ["baseline", "stack"]
 
 
 def test_a_single_step_claims_no_spread(rows: dict[str, pd.DataFrame]) -> None:
