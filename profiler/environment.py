@@ -11,16 +11,12 @@ import psutil
 import pynvml
 import torch
 
-from profiler.machine import Machine
+from profiler.machine import VARIABLE_PREFIXES, Machine
 from profiler.memory import GIB
 
 PACKAGES = (
     "torch", "triton", "diffusers", "xformers", "flash-attn", "flash-attn-4", "torchao", "nvidia-cuda-runtime-cu12",
     "numpy", "pyarrow", "nvidia-ml-py",
-)  # fmt: skip
-VARIABLE_PREFIXES = (
-    "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_TF32", "NCCL_", "TORCH_", "TORCHINDUCTOR_", "TORCHDYNAMO_", "PYTORCH_",
-    "XFORMERS_", "FLASH_ATTENTION_", "TRITON_", "OMP_", "MKL_",
 )  # fmt: skip
 
 

@@ -3,6 +3,11 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+VARIABLE_PREFIXES = (  # of the environment variables that change results
+    "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_TF32", "NCCL_", "TORCH_", "TORCHINDUCTOR_", "TORCHDYNAMO_", "PYTORCH_",
+    "XFORMERS_", "FLASH_ATTENTION_", "TRITON_", "OMP_", "MKL_",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from profiler.combo import BASELINE, Combo, name_run
+from profiler.machine import VARIABLE_PREFIXES
 from profiler.record import SweepPlace
 from profiler.workload import ZOO, Workload
 from runs.factory import check_factory
@@ -34,6 +35,7 @@ class Job:
     retry_of: str | None = None
     beyond_budget: bool = False  # asked for by itself: the budget of its sweep neither holds nor stops it
     directory: str | None = None  # where the worker runs: relative model folders and factories start there
+    environment: dict[str, str] | None = None  # what asked_environment found where the job was submitted
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,6 +74,23 @@ class Job:
     def run_label(self) -> str:
         """E.g. 'bf16 · ddp x2'."""
         return name_run(self.combo, self.workload)
+
+
+def asked_environment() -> dict[str, str]:
+    """The variables of this process that change what a worker finds (PYTHONPATH) or measures."""
+    return {name: value for name, value in os.environ.items() if _changes_results(name)}
+
+
+def worker_environment(job: Job) -> dict[str, str]:
+    """This process's environment, but of what changes results only that where the job was submitted."""
+    if job.environment is None:
+        return dict(os.environ)
+    kept = {name: value for name, value in os.environ.items() if not _changes_results(name)}
+    return kept | job.environment
+
+
+def _changes_results(name: str) -> bool:
+    return name == "PYTHONPATH" or name.startswith(VARIABLE_PREFIXES)
 
 
 def measure_job(combo: Combo, workload: Workload, sweep: SweepPlace | None = None) -> Job:

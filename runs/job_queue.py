@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from profiler.record import write_json
 from runs import queue_folder
 from runs.budget import fits, read_budget
 from runs.history import durations
-from runs.job import Job, check_model, probe_job, run_folder
+from runs.job import Job, asked_environment, check_model, probe_job, run_folder
 from runs.job import home as home_folder
 from runs.machine_file import read_machine
 from runs.outcome import LOG_FILE, read_events, read_outcome, write_outcome
@@ -73,7 +73,7 @@ def submit(
         present = {queue_folder.id_of(path) for state in queue_folder.STATES for path in queue_folder.files(at, state)}
         sequence = queue_folder.next_sequence(at)
         new = [job for job in jobs if job.job_id not in present]
-        new = [replace(job, submitted_at=time.time(), directory=job.directory or os.getcwd()) for job in new]
+        new = [replace(job, submitted_at=time.time(), **_from_here(job)) for job in new]
         for job in new:
             _remember_plan(job, at)  # all of it first: a sweep half submitted can be resumed
         for number, job in enumerate(new):
@@ -200,11 +200,17 @@ def scheduler_is_running(home: Path) -> bool:
     return False
 
 
-def python_environment() -> dict[str, str]:
-    """The environment in which `python -m runs...` finds this code from any working directory."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    inherited = {name: value for name, value in os.environ.items() if name != JOB_VARIABLE}
+def python_environment(base: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment in which `python -m runs...` finds this code from any working directory; else as base."""
+    paths = [str(ROOT), *filter(None, [base.get("PYTHONPATH")])]
+    inherited = {name: value for name, value in base.items() if name != JOB_VARIABLE}
     return inherited | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def _from_here(job: Job) -> dict[str, Any]:
+    """Where the job runs, with which variables: as here where it does not say (the scheduler may have others)."""
+    environment = asked_environment() if job.environment is None else job.environment
+    return {"directory": job.directory or os.getcwd(), "environment": environment}
 
 
 def _remember_plan(job: Job, home: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from runs.job import Job, run_folder
+from runs.job import Job, run_folder, worker_environment
 from runs.job_queue import python_environment
 from runs.outcome import LOG_FILE
 from runs.processes import JOB_VARIABLE, tag
@@ -47,7 +47,7 @@ def start(command: Sequence[str], job: Job, home: Path, *, passed: Sequence[int]
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            cwd=job.directory, env=python_environment() | variables(job, home), pass_fds=passed,
+            cwd=job.directory, env=python_environment(worker_environment(job)) | variables(job, home), pass_fds=passed,
         )  # fmt: skip
 
 
@@ -87,5 +87,5 @@ def variables(job: Job, home: Path) -> dict[str, str]:
     if job.workload.world_size > 1:  # the ranks share the cores; torchrun by itself would give each one
         found["PYTHONSAFEPATH"] = "1"
         cores = len(os.sched_getaffinity(0)) // job.workload.world_size
-        found["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, cores)))
+        found["OMP_NUM_THREADS"] = worker_environment(job).get("OMP_NUM_THREADS", str(max(1, cores)))
     return found

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from runs.job import Job
+from runs.job import Job, worker_environment
 from runs.launchers import Worker, is_parallel, open_log, start, torchrun, variables
 from runs.processes import JOB_VARIABLE
 
@@ -76,7 +76,7 @@ class Nursery:
         own = {name: shared.pop(name) for name in (JOB_VARIABLE, "TMPDIR")}
         request = {"arguments": [str(job_file), "--home", str(home)], "variables": own}
         packages = {path: os.stat(path).st_mtime_ns for path in sys.path if os.path.isdir(path)}
-        found = (job.directory, dict(os.environ), shared, packages)
+        found = (job.directory, worker_environment(job), shared, packages)
         directory = os.open(job.directory or ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
             last = self._worker

@@ -85,8 +85,8 @@ def used_ids(plan: Iterable[Job], home: Path) -> set[str]:
 
 
 def _again(job: Job, *, was_here: bool) -> Job:
-    """The job itself if it never ran, else another attempt; from here, the working directory of this time."""
-    return replace(retry_job(job) if was_here else job, directory=None)
+    """The job itself if it never ran, else another attempt; from here, with directory and variables of this time."""
+    return replace(retry_job(job) if was_here else job, directory=None, environment=None)
 
 
 def retries(plan: Iterable[Job], records: Mapping[str, Record], statuses: Collection[str] = RETRIED) -> list[Job]:
@@ -125,7 +125,7 @@ def _baselines_for_here(
         to_come = any(job.workload == workload and job.sweep and job.sweep.role == "baseline" for job in to_do)
         measured = [records[job.job_id] for job in baselines if job.job_id in records]
         if baselines and not to_come and not any(_is_from(machine, record) for record in measured):
-            found.append(replace(retry_job(baselines[0]), retry_of=None, directory=None))
+            found.append(replace(retry_job(baselines[0]), retry_of=None, directory=None, environment=None))
     return found
 
 

@@ -60,7 +60,13 @@ def test_what_waits_or_is_done_is_not_submitted_again(plan: list[Job], home: Pat
 def test_what_is_nowhere_is_submitted_as_it_was(plan: list[Job], home: Path) -> None:
     for job in runs(plan)[:2]:
         write_record(job, home)
-    assert [job.job_id for job in left(plan, home).jobs] == [job.job_id for job in runs(plan)[2:]]
+    again = left(
+        [replace(job, directory="/gone", environment={"CUDA_VISIBLE_DEVICES": "3"}) for job in plan], home
+    ).jobs
+    assert [job.job_id for job in again] == [job.job_id for job in runs(plan)[2:]]
+    assert {(job.directory, job.environment) for job in again} == {(None, None)}, (
+        "from where it is resumed, maybe elsewhere"
+    )
 
 
 def test_what_ended_without_a_readable_record_gets_another_attempt(plan: list[Job], home: Path) -> None:

@@ -46,10 +46,27 @@ def test_jobs_run_in_order_and_the_machine_is_probed_before(home: Path, start_sc
     assert [event["stage"] for event in job_queue.events(jobs[0].job_id, home=home)] == ["starting", "time"]
 
 
+def test_a_job_has_the_variables_of_its_submission_not_those_of_the_scheduler(
+    home: Path, tmp_path: Path, start_scheduler: StartScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    start_scheduler()
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = fake_job("tell")
+    submit(home, job)
+    assert record_of(job, home).status == "done"
+    found = json.loads(next(line for line in job_queue.log_tail(job.job_id, home=home).splitlines() if line[0] == "{"))
+    assert "OMP_NUM_THREADS" not in found
+    assert (found["CUDA_VISIBLE_DEVICES"], found["PYTHONPATH"]) == ("1", f"{job_queue.ROOT}{os.pathsep}{tmp_path}")
+
+
 def test_of_two_schedulers_one_serves(home: Path, start_scheduler: StartScheduler) -> None:
     jobs = [fake_job() for _ in range(4)]
     submit(home, *jobs)
-    processes = [start_scheduler(idle_s=0.5, wait=False) for _ in range(2)]
+    processes = [start_scheduler(idle_s=2.0, wait=False) for _ in range(2)]
     says = [process.communicate(timeout=30)[0].splitlines()[-1] for process in processes]
     assert sorted(says) == ["not elected", "served"]
     assert ran(home) == [job.job_id for job in jobs]
