@@ -91,6 +91,8 @@ def show(
     console.print(tables.metrics_table(record.metrics))
     if record.evidence:
         console.print(tables.evidence_table(record))
+    if record.contaminated:
+        console.print("warning: another process used the device meanwhile: these numbers are not to be trusted")
     for note in record.notes:
         console.print(f"note: {note}", markup=False)
     if record.traceback:

@@ -110,7 +110,25 @@ def memory_timeline(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
             fillcolor=palette.faded(colour, 0.85),
             hovertemplate=f"{readable.memory_part(category)} %{{y:.3g}} {unit.name}<extra></extra>",
         )
+    _mark_peak(figure, rows.groupby("time_ms")["gib"].sum(), unit, dark)
     figure.update_layout(hovermode="x unified", margin={"t": 108})
     figure.update_xaxes(title_text="Time of the host since the step began (ms)")
     figure.update_yaxes(title_text=f"Memory ({unit.name})", rangemode="tozero")
     return figure
+
+
+def _mark_peak(figure: go.Figure, totals: "pd.Series[float]", unit: readable.MemoryUnit, dark: bool) -> None:
+    """A peak may last for less than a pixel of the step."""
+    time_ms, peak = totals.idxmax(), totals.max() * unit.per_gib
+    ink = theme.ink(dark)
+    figure.add_scatter(
+        x=[time_ms],
+        y=[peak],
+        mode="markers+text",
+        marker={"symbol": "triangle-down", "size": 9, "color": ink.text},
+        text=[f"peak {readable.number(peak)} {unit.name}"],
+        textposition="middle right" if time_ms < totals.index.max() / 2 else "middle left",
+        textfont={"color": ink.text},
+        showlegend=False,
+        hoverinfo="skip",
+    )

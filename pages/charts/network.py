@@ -7,6 +7,7 @@ from pages.charts import palette, readable, theme
 
 LEAST_SHARE = 0.002  # of the step: thinner modules cannot be seen
 LEAST_BLOCK = 0.01  # of all work
+KNOWN_SHAPES = 0.98  # of attention's time, from which nothing is said of the rest
 NO_MODULES = "The trace knows no modules."
 # A UNet's sides; the same colours for a foreign model's first names, as they come.
 SIDES = {"down_blocks": "#1B7FC0", "mid_block": "#009E73", "up_blocks": "#E69F00"}
@@ -149,6 +150,18 @@ def attention_bars(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     figure.update_xaxes(title_text="Time per step (ms)")
     theme.label_rows(figure, order)
     return figure
+
+
+def without_shape(rows: pd.DataFrame, categories: pd.DataFrame) -> str:
+    """What part of attention's time the bars do not show; empty where they show it. rows: store.views.attention,
+    categories: store.frames.kernel_categories of the run."""
+    shown, known = rows["step_ms"].sum(), categories.loc[categories["category"] == "attention", "step_total_ms"].sum()
+    if rows.empty or shown > KNOWN_SHAPES * known:
+        return ""
+    return (
+        f"The bars show {readable.number(shown, 'ms')} of the {readable.number(known, 'ms')} that attention's kernels "
+        "take per step: of the rest the trace told no shape."
+    )
 
 
 def _shape(row: pd.Series) -> str:

@@ -30,6 +30,13 @@ def select(
     return str(st.selectbox(label, options, **show, **place))
 
 
+def say_unknown(labels: Mapping[str, str], name: Name, instead: str) -> None:
+    """A warning where the address asks for what is not there, e.g. in an old link."""
+    asked = st.query_params.get(name)
+    if asked and asked not in labels:
+        st.warning(f"There is no {name} {asked} in this store; here is {instead}.", icon=":material/search_off:")
+
+
 def select_several(
     label: str, labels: Mapping[str, str], key: str, name: Name, *, default: Sequence[str], **place: Any
 ) -> list[str]:

@@ -36,9 +36,7 @@ def choose_run(runs: pd.DataFrame) -> str | None:
     if runs.empty:
         return None
     labels = data.run_labels(runs.sort_values("started_at", ascending=False))
-    asked = st.query_params.get("run")
-    if asked and asked not in labels:
-        st.warning(f"There is no run {asked} in this store; here is the newest one.", icon=":material/search_off:")
+    linked.say_unknown(labels, "run", "the newest one")
     return linked.select("Run", labels, "run_run", "run", width=720)
 
 

@@ -67,7 +67,7 @@ def show_runs(runs: pd.DataFrame, study: pd.DataFrame | None, ladder: pd.DataFra
     """The table with everything around it. study: the runs that it begins with, ladder: store.frames.ladder of them."""
     baseline = None if ladder is None else winners.baseline_of(ladder)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = choose_baseline(runs, baseline, f"{key}_baseline")
+        chosen = choose_baseline(runs, baseline, f"{key}_baseline") if ladder is None or baseline else None
         everything = study is None or st.toggle("All studies", key=f"{key}_all", bind="query-params")
         shown = filter_runs(runs if everything else study, key)
     rows = with_changes(with_ratios(shown, chosen), ladder)

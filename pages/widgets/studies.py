@@ -24,8 +24,9 @@ def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
     if sweeps.empty:
         return None
     sweeps = best_first(sweeps).set_index("sweep_id", drop=False)
+    options = {sweep_id: _label(row) for sweep_id, row in sweeps.iterrows()}
+    linked.say_unknown(options, "study", "another")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        options = {sweep_id: _label(row) for sweep_id, row in sweeps.iterrows()}
         chosen = linked.select("Study", options, f"{key}_study", "study", default=sweeps.index[0], width=620)
         runs, ladder = data.read(frames.runs), data.read(frames.ladder, chosen)
         runs = runs[runs["run_id"].isin(ladder["run_id"])]

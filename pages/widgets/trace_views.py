@@ -26,6 +26,8 @@ def show_modules(run_id: str, summary: Summary) -> None:
         show_chart(network.block_bars(blocks, dark=is_dark()), blocks, key="run_blocks", name="blocks", of=run_id)
         shapes = data.read(views.attention, run_id)
         show_chart(network.attention_bars(shapes, dark=is_dark()), shapes, key="run_attention", name="attn", of=run_id)
+        if unseen := network.without_shape(shapes, data.read(frames.kernel_categories, (run_id,))):
+            st.caption(unseen)
     forwards = data.read(views.forwards, run_id)
     if len(forwards) > summary["num_steps"]:
         figure = network.forward_bars(forwards, dark=is_dark())

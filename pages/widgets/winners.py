@@ -196,7 +196,7 @@ def _warn_of_disturbed(rows: pd.DataFrame) -> None:
         more = f" and {len(disturbed) - NAMED} more" if len(disturbed) > NAMED else ""
         st.warning(
             f"{len(disturbed)} of {len(timed)} runs were timed while other programs used this machine's cores or GPU "
-            f"({named}{more}): their notes say how much. Measure again on a quiet machine before you believe a ratio, "
+            f"({named}{more}): their own pages say more. Measure again on a quiet machine before you believe a ratio, "
             "or what follows from it.",
             icon=":material/warning:",
         )

@@ -20,6 +20,7 @@ from profiler.traces.phases import PHASES
 from profiler.traces.tables import words
 
 UNATTRIBUTED = "unattributed"
+SOFTMAX = ("aten::_softmax", "aten::_softmax_backward_data")  # each with the scores' shape first
 
 
 def module_tree(found: Attribution) -> pa.Table:
@@ -84,8 +85,9 @@ def blocks(found: Attribution) -> pa.Table:
 def attention_by_resolution(found: Attribution) -> pa.Table:
     """One row per attention shape: query and key tokens, heads, head dim, self or cross, and its device time.
 
-    From the shapes of PyTorch's attention operators, or of the softmax where scores are materialised (head_dim is then
-    unknown). resolution is the side of the latent image, e.g. 64x64, where the tokens are a square.
+    From the shapes of PyTorch's attention operators, or of the softmax and its backward where scores are materialised
+    (head_dim is then unknown, and the two products are no attention but gemm). resolution is the side of the latent
+    image, e.g. 64x64, where the tokens are a square.
     """
     trace, work, pieces = found.trace, found.work, exposed(found)
     is_shaped = np.array([_is_attention(name) for name in trace.names] or [False], dtype=bool)
@@ -144,7 +146,7 @@ def _pairs(names: Ints, dims: Ints, rows: Ints) -> list[tuple[int, int]]:
 
 
 def _is_attention(name: str) -> bool:
-    return name in ("aten::scaled_dot_product_attention", "aten::_softmax") or (
+    return name in ("aten::scaled_dot_product_attention", *SOFTMAX) or (
         name.startswith("aten::_scaled_dot_product_") and "math" not in name
     )
 
@@ -153,7 +155,7 @@ def _attention_shape(name: str, dims: bytes) -> tuple[int, int, int, int] | None
     """Query tokens, key tokens, heads and head dim; 0 for what is unknown."""
     shapes = msgspec.json.decode(dims)
     try:
-        if name == "aten::_softmax":
+        if name in SOFTMAX:
             *_, queries, keys = shapes[0]
             found = (queries, keys, 0, 0)
         else:

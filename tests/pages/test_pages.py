@@ -191,9 +191,10 @@ def test_overview_warns_of_runs_that_other_programs_disturbed(make_home: Make, o
 
 
 def test_overview_of_a_study_without_a_single_time_keeps_its_rows(make_home: Make, open_page: Open) -> None:
-    make_home("oom_only")
-    app = open_page("overview")
+    write_run(make_home("oom_only") / "runs", run_id="of-no-study", workload=CPU_WORKLOAD, sweep=None)
+    app = open_page("overview", study="all-oom")
     assert "nothing has won" in words(app)
+    assert "Baseline of the ratios" not in {box.label for box in app.selectbox}, "another study's run is none"
     notes = [note["text"] for note in figures(app)[0]["layout"]["annotations"]]
     assert any("CUDA out of memory" in note for note in notes)
 
@@ -428,6 +429,7 @@ def test_run_follows_its_address(position: int, make_home: Make, open_page: Open
 def test_run_of_an_unknown_address_says_so(make_home: Make, open_page: Open) -> None:
     make_home("full")
     assert "There is no run nowhere" in words(open_page("run", run="nowhere"))
+    assert "There is no study nowhere" in words(open_page("overview", study="nowhere"))
 
 
 def test_run_on_a_cpu_says_what_it_cannot_measure(make_home: Make, open_page: Open) -> None:

@@ -22,6 +22,7 @@ from pages.charts import (
     palette,
     peak,
     ratios,
+    readable,
     samples,
     scaling,
     telemetry,
@@ -340,8 +341,10 @@ def test_one_moment_is_no_timeline(rows: dict[str, pd.DataFrame]) -> None:
 
 
 def test_timeline_stacks_in_one_group(rows: dict[str, pd.DataFrame]) -> None:
-    figure = memory.memory_timeline(rows["memory_timeline"])
-    assert {trace.stackgroup for trace in figure.data} == {"memory"}
+    *stack, top = memory.memory_timeline(rows["memory_timeline"]).data
+    assert {trace.stackgroup for trace in stack} == {"memory"}
+    totals = rows["memory_timeline"].groupby("time_ms")["gib"].sum()
+    assert (top.x[0], top.text[0]) == (totals.idxmax(), f"peak {readable.gib(totals.max())}"), "however short it was"
 
 
 def test_neighbours_in_a_stack_differ_in_lightness_or_hue() -> None:

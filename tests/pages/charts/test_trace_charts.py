@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from pages.charts import differences, network, palette, roofline, steps
+from pages.charts import differences, network, palette, readable, roofline, steps
 from profiler.traces.breakdown import PARTS
 from store import views
 from store.ingest import sync
@@ -130,3 +130,12 @@ def test_a_waterfalls_bars_add_up_though_small_ones_are_folded(rows: dict[str, p
 def test_a_matrix_ends_with_the_wall_time_of_each_run(rows: dict[str, pd.DataFrame]) -> None:
     (cells,) = differences.part_matrix(rows["part_matrix"], LABELS).data
     assert cells.text[-1][0] == "<b>0.200</b>"
+
+
+def test_attention_that_has_no_bar_is_told(rows: dict[str, pd.DataFrame]) -> None:
+    shapes = rows["attention_bars"]
+    shown = float(shapes["step_ms"].sum())
+    categories = pd.DataFrame({"category": ["attention", "gemm"], "step_total_ms": [shown, 99.0]})
+    assert network.without_shape(shapes, categories) == ""
+    twice = categories.assign(step_total_ms=[2 * shown, 99.0])
+    assert network.without_shape(shapes, twice).startswith(f"The bars show {readable.number(shown, 'ms')} of the ")

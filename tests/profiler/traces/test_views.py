@@ -201,6 +201,22 @@ def test_time_by_module_block_resolution_and_denoising_step() -> None:
     assert [(row["forward"], row["busy_ns"]) for row in steps] == [(0, 40), (1, 12)]
 
 
+def test_materialised_attention_counts_the_softmax_of_both_passes() -> None:
+    scores = [16, 4096, 77]
+    found = attributed(
+        *(step(0, 100), phase("forward", 0, 40), phase("backward", 40, 100)),
+        *(op("aten::_softmax", 6, 18, external=1, dims=[scores, [], []]), launch(1, 10)),
+        op("aten::_softmax_backward_data", 50, 60, external=2, dims=[scores, scores, [], []]),
+        *(launch(2, 55), kernel("softmax_forward", 20, 30, correlation=1, external=1)),
+        kernel("softmax_backward", 60, 75, correlation=2, external=2),
+    )
+    rows = attention_by_resolution(found).to_pylist()
+    assert [(row["phase"], row["resolution"], row["key_tokens"], row["duration_ns"]) for row in rows] == [
+        ("backward", "64x64", 77, 15),
+        ("forward", "64x64", 77, 10),
+    ]
+
+
 @pytest.mark.parametrize("file", RECORDED, ids=lambda path: path.parent.name[-13:])
 def test_the_critical_path_fills_the_step(file: Path) -> None:
     found = recorded(file)
