@@ -38,6 +38,7 @@ _SCALING_TYPES = {
     **dict.fromkeys(("samples_per_s", "samples_low", "samples_high", "peak_allocated_gib"), "float64"),
     **dict.fromkeys(("speedup", "speedup_low", "speedup_high"), "float64"),
     **dict.fromkeys(("verdict", "status", "cause"), "str"),
+    **{"step_ms": "float64", "step_iqr_ms": "float64", "launch_verdict": "str"},
 }
 _COVERING_TYPES = {
     **dict.fromkeys(("family", "choice", "other_family", "other_choice"), "str"),

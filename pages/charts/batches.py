@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from pages.charts import palette, readable, theme
 
 TITLE = "The largest batch that fits"
+EDGE = 1.15  # times what is highest: where the chart ends
 FAR = 2  # times the largest measured batch: beyond, a line through two small ones is no prediction to plan with
 OFF = 0.1  # of a measured peak: a line that missed one by more says nothing of the next
 COLOURS = (palette.BASELINE, palette.BETTER, *palette.SERIES[2:])
@@ -18,12 +19,14 @@ def batches(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
     own = rows[rows["per_sample_gib"].notna()]
     if own.empty:
         return theme.empty(TITLE, "It takes two measured batches of one combo to predict others.", dark=dark)
-    figure = theme.titled(
-        TITLE, "Dots: measured peaks; dotted: the line through the two largest", dark=dark, height=360
-    )
+    subtitle = "Dots: measured peaks; dotted: the line through the two largest"
+    if own["peak_gib"].isna().any():
+        subtitle += "; cross, along the upper edge: out of memory"
+    figure = theme.titled(TITLE, subtitle, dark=dark, height=360)
     unit = readable.memory_unit(own[["peak_gib", "capacity_gib"]].max(axis=None))
-    for (_, series), colour in zip(own.groupby("anchor_run_id", sort=False), COLOURS, strict=False):
-        _draw_series(figure, series, unit, colour, dark)
+    edge = EDGE * max(own[["peak_gib", "capacity_gib"]].max(axis=None), *map(_end_gib, _series(own)))
+    for series, colour in zip(_series(own), COLOURS, strict=False):
+        _draw_series(figure, series, unit, colour, edge)
     capacity = own["capacity_gib"].min()
     if pd.notna(capacity):
         figure.add_hline(
@@ -37,18 +40,36 @@ def batches(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         )
     figure.update_layout(margin={"t": 96})
     figure.update_xaxes(title_text="Batch (samples)", rangemode="tozero")
-    figure.update_yaxes(title_text=f"Peak allocated ({unit.name})", rangemode="tozero")
+    figure.update_yaxes(
+        title_text=f"Peak allocated ({unit.name})",
+        range=[min(0.0, own["fixed_gib"].min()) * unit.per_gib, edge * unit.per_gib],
+    )
     return figure
 
 
-def _draw_series(figure: go.Figure, rows: pd.DataFrame, unit: readable.MemoryUnit, colour: str, dark: bool) -> None:
-    name, measured = str(rows["combo_label"].iloc[0]), rows[rows["peak_gib"].notna()]
-    slope, fixed = float(rows["per_sample_gib"].iloc[0]), float(rows["fixed_gib"].iloc[0])
+def _series(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    return [series for _, series in rows.groupby("anchor_run_id", sort=False)]
+
+
+def _end(rows: pd.DataFrame) -> float:
+    """The batch at which a series' line ends."""
     largest = rows["largest_batch"].iloc[0]
-    end = float(rows["batch"].max()) if pd.isna(largest) else float(max(largest, measured["batch"].max()))
+    return float(rows["batch"].max() if pd.isna(largest) else max(largest, _measured(rows)["batch"].max()))
+
+
+def _end_gib(rows: pd.DataFrame) -> float:
+    return float(rows["fixed_gib"].iloc[0] + rows["per_sample_gib"].iloc[0] * _end(rows))
+
+
+def _measured(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["peak_gib"].notna()]
+
+
+def _draw_series(figure: go.Figure, rows: pd.DataFrame, unit: readable.MemoryUnit, colour: str, edge: float) -> None:
+    name, measured = str(rows["combo_label"].iloc[0]), _measured(rows)
     figure.add_scatter(
-        x=[0, end],
-        y=[fixed * unit.per_gib, (fixed + slope * end) * unit.per_gib],
+        x=[0, _end(rows)],
+        y=[rows["fixed_gib"].iloc[0] * unit.per_gib, _end_gib(rows) * unit.per_gib],
         mode="lines",
         line={"color": colour, "width": 1.5, "dash": "dot"},
         hoverinfo="skip",
@@ -70,7 +91,8 @@ def _draw_series(figure: go.Figure, rows: pd.DataFrame, unit: readable.MemoryUni
         figure.add_scatter(
             name="out of memory",
             x=gone["batch"].tolist(),
-            y=[gib * unit.per_gib for gib in _crosses(gone)],
+            y=[edge * unit.per_gib] * len(gone),
+            cliponaxis=False,
             mode="markers",
             marker={"symbol": "x", "size": 9, "color": palette.status("oom")},
             hovertext=[_hover(row) for row in gone.itertuples()],
@@ -78,12 +100,6 @@ def _draw_series(figure: go.Figure, rows: pd.DataFrame, unit: readable.MemoryUni
             legendgroup=name,
             showlegend=False,
         )
-
-
-def _crosses(gone: pd.DataFrame) -> list[float]:
-    """Where the line has them, but no higher than just above the device's memory; the hover label has the number."""
-    top = gone["capacity_gib"] * 1.1
-    return gone["predicted_gib"].fillna(top).clip(upper=top.fillna(float("inf"))).tolist()
 
 
 def reading(rows: pd.DataFrame) -> str:

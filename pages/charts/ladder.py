@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.charts import dots, palette, readable, theme
+from profiler.record import GPU_BOUND, LAUNCH_BOUND
 
 ROW, MAX_DOTS = 27, 40
 TOP = 100  # pixels above the plot: title, two lines below it, the heads of the columns
@@ -15,6 +16,7 @@ WIDTHS = {"speedup": 62, "ms": 62, "GiB": 54, "MiB": 54, "GPU waits": 112}  # pi
 CHANGE_WIDTH = 78
 SET_BY_LAUNCHES = "the CPU's launches set this time, not the kernel"
 SET_IN_PART = "the CPU's launches set some of this time, the kernels most of it"
+WAITS_IN_PART = f"{1 - GPU_BOUND:.0%} to {1 - LAUNCH_BOUND:.0%}"  # of the step, by the GPU
 BOUND_BY = {"launch-bound": SET_BY_LAUNCHES, "partly launch-bound": SET_IN_PART}
 TIMED = ("done", "imported", "wrong", "ineffective")
 

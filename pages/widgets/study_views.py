@@ -33,11 +33,17 @@ def show_view(sweep: pd.Series, ladder: pd.DataFrame, key: str) -> bool:
     show_chart(draw(rows, dark=is_dark()), rows, key=f"{key}_study", name=name, of=sweep_id)
     if text := chart.reading(rows):
         st.markdown(text)
+    if frame is frames.scaling and (text := scaling.disturbed(rows, data.read(frames.disturbed_runs, _ids(rows)))):
+        st.warning(text, icon=":material/warning:")
     if name == "scaling_batch":
         memory_views.show_batches(tuple(rows.drop_duplicates("series")["run_id"]), key=f"{key}_batches", of=sweep_id)
     if name == "covering":
         _show_ends(ladder)
     return True
+
+
+def _ids(rows: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(rows["run_id"])
 
 
 def _show_ends(ladder: pd.DataFrame) -> None:

@@ -9,9 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from pages.charts import readable
-from pages.charts.ladder import SET_BY_LAUNCHES, SET_IN_PART
+from pages.charts.ladder import SET_BY_LAUNCHES, SET_IN_PART, WAITS_IN_PART
 from pages.widgets import data
-from profiler.record import GPU_BOUND, LAUNCH_BOUND, ROUNDING, UNSTEADY
+from profiler.record import ROUNDING, UNSTEADY
 from store import frames
 
 Compare = Callable[[str, tuple[str, ...]], pd.DataFrame]
@@ -19,7 +19,6 @@ Compare = Callable[[str, tuple[str, ...]], pd.DataFrame]
 AS_EAGER = 1.25  # times the error of plain eager at the same precision
 NAMED = 3  # disturbed runs that a warning names
 AS_LEAN = 1.01  # times the lowest peak: fragmentation alone moves one by as much
-WAITS_IN_PART = f"{1 - GPU_BOUND:.0%} to {1 - LAUNCH_BOUND:.0%}"
 MUCH_DRIFT = 0.1  # a baseline that moved by more was disturbed, and so were the others
 
 

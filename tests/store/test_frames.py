@@ -71,6 +71,7 @@ COLUMNS = {
     "scaling": [
         *("run_id", "series", "combo_label", "axis", "x", "x_label", "samples_per_s", "samples_low", "samples_high"),
         *("peak_allocated_gib", "speedup", "speedup_low", "speedup_high", "verdict", "status", "cause"),
+        *("step_ms", "step_iqr_ms", "launch_verdict"),
     ],
     "covering": ["family", "choice", "other_family", "other_choice", "num_runs", "outcome", "run_id", "cause"],
     "comparison": [*(name for name in LADDER_COLUMNS if name not in ("step_label", *CHANGES)), "comparable"],

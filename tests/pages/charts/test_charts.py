@@ -444,15 +444,83 @@ def test_scaling_names_where_the_stack_begins_to_pay(rows: dict[str, pd.DataFram
     assert len(scaling.scaling(turned).layout.shapes) == 1
 
 
-def test_models_stand_on_their_axis_by_name_and_two_of_one_size_share_a_tick(rows: dict[str, pd.DataFrame]) -> None:
+def test_scaling_leaves_unsteady_sizes_out_of_most_and_least(rows: dict[str, pd.DataFrame]) -> None:
+    own = rows["scaling"].copy()
+    own.loc[own["series"] == "stack", "speedup"] = [18.2, 6.1, 7.8, float("nan")]
+    text = scaling.reading(own)
+    assert text.startswith("The stack gains most at batch 1 (18.2×), least at batch 2 (6.10×), and pays at every size.")
+    first = (own["series"] == "baseline") & (own["x"] == 1)
+    own.loc[first, "step_iqr_ms"] = own.loc[first, "step_ms"] * 0.34
+    text = scaling.reading(own)
+    assert text.startswith(
+        "The stack gains most at batch 4 (7.80×), least at batch 2 (6.10×), and pays at every size that was steady. "
+        "Left out as unsteady, to be measured again: batch 1 (half of the baseline's steps lie 34% apart)."
+    )
+    all_unsteady = own.assign(step_iqr_ms=own["step_ms"])
+    assert "gains most" not in scaling.reading(all_unsteady)
+
+
+def test_an_unsteady_size_turns_nothing(rows: dict[str, pd.DataFrame]) -> None:
+    own = rows["scaling"].copy()
+    small = (own["series"] == "stack") & (own["x"] < 2)
+    own.loc[small, "verdict"] = "slower"
+    own.loc[small, "step_iqr_ms"] = own.loc[small, "step_ms"]
+    assert scaling.crossovers(own) == []
+
+
+def test_scaling_says_where_launches_set_a_time(rows: dict[str, pd.DataFrame]) -> None:
+    own, stack = rows["scaling"].assign(launch_verdict="gpu-bound"), rows["scaling"]["series"] == "stack"
+    assert "launches" not in scaling.reading(own)
+    own.loc[stack, "launch_verdict"] = [*["launch-bound"] * 3, "partly launch-bound"]
+    assert (
+        "The CPU's launches set the stack's time at batch 1 to batch 4 and some of it at batch 8 (the GPU waits 10% to "
+        "25%): the gain of its kernels is larger there."
+    ) in scaling.reading(own)
+    own["launch_verdict"] = "partly launch-bound"
+    own.loc[~stack & (own["x"] != 2), "launch_verdict"] = "launch-bound"
+    text = scaling.reading(own)
+    assert "The CPU's launches set some of the stack's time at batch 1 to batch 8 (" in text
+    assert "set the baseline's time at batch 1, batch 4 and batch 8: some of that gain is host time." in text
+
+
+def test_scaling_names_the_sizes_that_were_timed_beside_other_work(rows: dict[str, pd.DataFrame]) -> None:
+    own = rows["scaling"]
+    assert scaling.disturbed(own, ()) == ""
+    assert scaling.disturbed(own, own["run_id"].iloc[:3].tolist()).endswith(
+        "the baseline at batch 1, batch 2; the stack at batch 1."
+    )
+
+
+@pytest.mark.parametrize("lost", ["one", "both"])
+def test_what_did_not_fit_lies_along_the_upper_edge(rows: dict[str, pd.DataFrame], lost: str) -> None:
+    own = rows["scaling"]
+    if lost == "both":
+        own = own.assign(status="oom", cause="no memory", samples_per_s=None).astype({"samples_per_s": float})
+    drawn = {
+        "did not run": scaling.scaling(own),
+        "out of memory": batches.batches(rows["batches"]),
+    }
+    for name, figure in drawn.items():
+        (crosses,) = [trace for trace in figure.data if trace.name == name]
+        axis = figure.layout.yaxis2 if name == "did not run" else figure.layout.yaxis
+        assert set(crosses.y) == {axis.range[1]}
+        assert "along the upper edge" in figure.layout.title.subtitle.text
+        assert len(set(crosses.x)) == len(crosses.x), "one cross a size"
+    if lost == "both":
+        crosses = next(trace for trace in drawn["did not run"].data if trace.name == "did not run")
+        assert all("baseline" in hover and "stack" in hover for hover in crosses.hovertext)
+
+
+def test_models_stand_at_equal_distances_each_with_its_own_size(rows: dict[str, pd.DataFrame]) -> None:
     one = rows["scaling"].iloc[:1].assign(axis="model")
-    models = (("tiny", 3.2), ("sd15", 859.5), ("sd2", 865.9), ("sdxl", 2567.5))
-    figure = scaling.scaling(pd.concat([one.assign(x=size, x_label=name) for name, size in models]))
+    models = (("sdxl", 2567.5), ("tiny", 3.2), ("sd2", 865.9), ("sd15", 859.5))
+    drawn = pd.concat([one.assign(x=size, x_label=name) for name, size in models])
+    figure = scaling.scaling(drawn.sort_values("x"))
     for axis in (figure.layout.xaxis, figure.layout.xaxis2):
-        assert axis.ticktext == ("tiny<br>3.20", "sd15<br>sd2<br>860", "sdxl<br>2,568")
-        assert axis.tickvals == (3.2, 859.5, 2567.5)
-    alone = scaling.scaling(one.assign(x=3.2, x_label="tiny"))
-    assert alone.layout.xaxis.ticktext == ("tiny<br>3.20",)
+        assert axis.ticktext == ("tiny<br>3.20", "sd15<br>860", "sd2<br>866", "sdxl<br>2,568")
+        assert axis.tickvals == (1, 2, 3, 4)
+        assert axis.type == "linear"
+    assert figure.data[0].x == (1, 2, 3, 4)
 
 
 def test_covering_has_a_cell_for_every_pair(rows: dict[str, pd.DataFrame]) -> None:
