@@ -17,6 +17,7 @@ from store.ratios import Row, Samples
 Choice = tuple[str, str]  # family, choice
 
 AXES = {"scaling_batch": "batch", "scaling_resolution": "resolution", "scaling_model": "model"}
+EVEN = 0.01  # from 1: each run is a process of its own, and two of the same combo differ by as much on a steady machine
 # The outcome of a pair of choices is the best that a run which holds both came to.
 BEST_FIRST = ("done", "wrong", "ineffective", "oom", "timeout", "failed", "rejected", "cancelled", "imported")
 
@@ -24,7 +25,7 @@ _INTERACTION_TYPES = {
     **dict.fromkeys(("first", "second"), "str"),
     **dict.fromkeys(("speedup_first", "speedup_second", "speedup_both"), "float64"),
     **dict.fromkeys(("interaction", "interaction_low", "interaction_high"), "float64"),
-    **dict.fromkeys(("verdict", "why_unknown", "run_id"), "str"),
+    **dict.fromkeys(("verdict", "why_unknown", "run_id", "why_doubtful"), "str"),
 }
 _CONTRIBUTION_TYPES = {
     **dict.fromkeys(("run_id", "question", "family", "choice", "label"), "str"),
@@ -47,11 +48,17 @@ _COVERING_TYPES = {
 
 
 def interactions(ladder: pd.DataFrame, runs: pd.DataFrame, samples: Samples) -> pd.DataFrame:
-    """One row per two choices that ran together and each alone: speedup(both) / (speedup(one) x speedup(other))."""
+    """One row per two choices that ran together and each alone: speedup(both) / (speedup(one) x speedup(other)).
+
+    Less than EVEN from 1 is independent, however narrow its interval. why_doubtful names the runs, of the four behind a
+    pair, whose steps the CPU's launches set in whole or in part.
+    """
     held = _held(ladder, runs)
     alone = {only[0]: row for only, row in held if len(only) == 1}
+    by_id = {row["run_id"]: row for _, row in held}
     rows = [
         _interaction(both, row, [alone[one] for one in both], samples)
+        | {"why_doubtful": _launches([by_id.get(row["baseline_run_id"], {}), *(alone[one] for one in both), row])}
         for both, row in held
         if len(both) == 2 and all(one in alone for one in both)
     ]
@@ -79,7 +86,17 @@ def _interaction(both: list[Choice], together: Row, alone: list[Row], samples: S
         return row | {"verdict": "unknown", "why_unknown": "too few steps were timed for an interval"}
     row |= {"interaction_low": interval.low, "interaction_high": interval.high}
     words = {"faster": "help", "slower": "overlap", "same": "independent"}
-    return row | {"verdict": words[stats.verdict(value, interval, _number(together["drift"]))], "why_unknown": ""}
+    floor = max(EVEN, _number(together["drift"]))
+    return row | {"verdict": words[stats.verdict(value, interval, floor)], "why_unknown": ""}
+
+
+def _launches(rows: list[Row]) -> str:
+    """Which of the runs wait for launches, '; ' between: 'sdpa · bf16 (partly launch-bound, the GPU waits 10%)'."""
+    bound = [row for row in rows if row.get("launch_verdict") in ("launch-bound", "partly launch-bound")]
+    return "; ".join(
+        f"{row['combo_label']} ({row['launch_verdict']}, the GPU waits {1 - row['gpu_busy_share']:.0%})"
+        for row in bound
+    )
 
 
 def _interval(above: list[str], below: list[str], samples: Samples) -> stats.Interval | None:

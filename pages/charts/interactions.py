@@ -6,6 +6,11 @@ import plotly.graph_objects as go
 from pages.charts import dots, palette, readable, theme
 
 TITLE = "Interaction of two choices"
+PROCESSES = (
+    "Each run is one process: what two processes of one combo differ by (up to a few percent, see Drift) is not in the "
+    "whiskers."
+)
+NAMED = 3  # of the pairs of a kind, and of the runs that wait for launches
 COLOURS = {"help": palette.BETTER, "overlap": palette.WORSE}
 
 
@@ -15,10 +20,16 @@ def interactions(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         return theme.empty(TITLE, "No two choices ran together and each alone yet.", dark=dark)
     own = rows.sort_values("interaction", ascending=False, na_position="last").reset_index(drop=True)
     subtitle = "Speedup of both over the product of each alone; 1×: independent; whisker: 95% interval"
+    doubtful = own["why_doubtful"].fillna("") != ""
+    if (doubtful & own["interaction"].notna()).any():
+        subtitle += "; hollow: launches set some of a run's time"
     figure = theme.titled(TITLE, subtitle, dark=dark, height=dots.height(len(own)))
     colours = [COLOURS.get(verdict, palette.EVEN) for verdict in own["verdict"]]
     hovers = [_hover(row) for _, row in own.iterrows()]
     dots.draw(figure, own, "interaction", colours=colours, hovers=hovers, dark=dark)
+    known = doubtful[own["interaction"].notna()]
+    symbols = ["circle-open" if hollow else "circle" for hollow in known]
+    figure.update_traces(marker_symbol=symbols, marker_line_width=[2 if hollow else 0 for hollow in known])
     for position, row in own[own["interaction"].isna()].iterrows():
         dots.draw_reason(figure, int(str(position)), "", str(row["why_unknown"]), dark)
     shown = {"interaction": "interaction", "both": "speedup_both", "first": "speedup_first", "second": "speedup_second"}
@@ -30,7 +41,7 @@ def interactions(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
 
 
 def reading(rows: pd.DataFrame) -> str:
-    """The chart in one sentence."""
+    """The chart in a few sentences: who helps whom, what moves an interaction besides, what the whiskers leave out."""
     if rows.empty or rows["interaction"].isna().all():
         return ""
     parts = [
@@ -38,17 +49,31 @@ def reading(rows: pd.DataFrame) -> str:
         _named(rows[rows["verdict"] == "overlap"], "buy the same thing twice", ascending=True),
     ]
     num_even = int((rows["verdict"] == "independent").sum())
-    parts.append(f"{num_even} of {len(rows)} pairs multiply as if the other were not there" if num_even else "")
-    return "; ".join(part for part in parts if part) + "."
+    multiply = "pairs multiplies" if num_even == 1 else "pairs multiply"
+    parts.append(f"{num_even} of {len(rows)} {multiply} as if the other were not there" if num_even else "")
+    judged = "; ".join(part for part in parts if part)
+    return " ".join([*([f"{judged}."] if judged else []), *_launches(rows), PROCESSES])
+
+
+def _launches(rows: pd.DataFrame) -> list[str]:
+    """How many pairs hold a run that waited for launches, and which runs these are, in a sentence."""
+    doubtful = rows.loc[rows["interaction"].notna() & (rows["why_doubtful"].fillna("") != ""), "why_doubtful"]
+    if doubtful.empty:
+        return []
+    runs = list(dict.fromkeys(run for why in doubtful for run in why.split("; ")))
+    named = "; ".join(readable.escaped(run) for run in runs[:NAMED])
+    more = f" and {len(runs) - NAMED} more" if len(runs) > NAMED else ""
+    pairs = "1 pair (hollow)" if len(doubtful) == 1 else f"{len(doubtful)} pairs (hollow)"
+    return [f"Launches move the interaction of {pairs}, since they set some of a run's time: {named}{more}."]
 
 
 def _named(rows: pd.DataFrame, what: str, *, ascending: bool) -> str:
-    """The strongest three pairs of a kind."""
-    strongest = rows.sort_values("interaction", ascending=ascending).head(3)
+    """The strongest pairs of a kind."""
+    strongest = rows.sort_values("interaction", ascending=ascending).head(NAMED)
     names = [
         f"**{row.first}** and **{row.second}** ({_times(row.interaction)})" for row in strongest.itertuples(index=False)
     ]
-    more = f" and {len(rows) - 3} more pairs" if len(rows) > 3 else ""
+    more = f" and {len(rows) - NAMED} more pairs" if len(rows) > NAMED else ""
     return f"{', '.join(names)}{more} {what}" if names else ""
 
 
@@ -63,4 +88,5 @@ def _hover(row: pd.Series) -> str:
         f"{readable.interval(row['interaction'], row['interaction_low'], row['interaction_high'])}, "
         f"{row['verdict']}<br>"
         f"{both} together, {readable.times(row['speedup_first'])} and {readable.times(row['speedup_second'])} alone"
+        + (f"<br>{theme.hover(row['why_doubtful'])}" if row["why_doubtful"] else "")
     )

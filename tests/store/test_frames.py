@@ -63,6 +63,7 @@ COLUMNS = {
     "interactions": [
         *("first", "second", "speedup_first", "speedup_second", "speedup_both"),
         *("interaction", "interaction_low", "interaction_high", "verdict", "why_unknown", "run_id"),
+        "why_doubtful",
     ],
     "contributions": [
         *("run_id", "question", "family", "choice", "label", "gain", "gain_low", "gain_high", "verdict"),

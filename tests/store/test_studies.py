@@ -7,7 +7,7 @@ import pytest
 
 from profiler.combo import Combo
 from profiler.workload import Workload
-from store import frames, stats
+from store import frames, stats, studies
 from store.ingest import sync
 from tests.support.run_folders import CPU_WORKLOAD, GPU_WORKLOAD, write_study
 
@@ -119,3 +119,38 @@ def test_a_pair_in_no_run_is_a_row(root: Path, database: Path) -> None:
     sync()
     alone = frames.covering("one_at_a_time").set_index(["choice", "other_choice"])
     assert alone.loc[("sdpa", "bf16"), "outcome"] == "in no run"
+
+
+def test_a_pair_less_than_a_percent_from_1_is_independent(root: Path, database: Path) -> None:
+    def hardly(combo: Combo) -> float:
+        held = {combo.attention, combo.precision, combo.memory_format}
+        return (1 / 1.008 if {"bf16", "sdpa"} <= held else 1.0) * (
+            1 / 1.03 if {"bf16", "channels_last"} <= held else 1.0
+        )
+
+    write_study(root, "pairs", GPU_WORKLOAD, hardly, families=STACK)
+    sync()
+    found = frames.interactions("pairs").set_index(["first", "second"])
+    assert found.loc[("sdpa", "bf16"), "interaction"] == pytest.approx(1.008)
+    assert found.loc[("sdpa", "bf16"), "verdict"] == "independent"
+    assert found.loc[("bf16", "channels_last"), "verdict"] == "help"
+
+
+def test_a_pair_names_its_runs_that_launches_set(root: Path, database: Path) -> None:
+    write_study(root, "pairs", GPU_WORKLOAD, factor, families=STACK)
+    sync()
+    ladder = frames.ladder("pairs").assign(launch_verdict="gpu-bound")
+    rows = frames.runs().set_index("run_id").loc[ladder["run_id"]].reset_index()
+    ladder.loc[ladder["combo_label"] == "sdpa · bf16", ["launch_verdict", "gpu_busy_share"]] = ["launch-bound", 0.61]
+    found = studies.interactions(ladder, rows, {}).set_index(["first", "second"])["why_doubtful"]
+    assert found.to_dict() == {
+        ("sdpa", "bf16"): "sdpa · bf16 (launch-bound, the GPU waits 39%)",
+        ("sdpa", "channels_last"): "",
+        ("bf16", "channels_last"): "",
+    }
+    ladder.loc[0, ["launch_verdict", "gpu_busy_share"]] = ["partly launch-bound", 0.9 - 1e-9]
+    found = studies.interactions(ladder, rows, {}).set_index(["first", "second"])["why_doubtful"]
+    assert found["sdpa", "bf16"] == (
+        "baseline (partly launch-bound, the GPU waits 10%); sdpa · bf16 (launch-bound, the GPU waits 39%)"
+    )
+    assert found["bf16", "channels_last"] == "baseline (partly launch-bound, the GPU waits 10%)"

@@ -405,8 +405,25 @@ def test_interactions_name_who_helps_and_who_overlaps(rows: dict[str, pd.DataFra
     assert figure.data[0].marker.color[-1] == palette.WORSE
     assert text == (
         "**bf16** and **channels_last** (1.25×) help each other; **sdpa** and **bf16** (0.77×) buy the same thing "
-        "twice; 1 of 3 pairs multiply as if the other were not there."
+        "twice; 1 of 3 pairs multiplies as if the other were not there. Each run is one process: what two processes of "
+        "one combo differ by (up to a few percent, see Drift) is not in the whiskers."
     )
+
+
+def test_a_pair_whose_runs_wait_for_launches_is_hollow_and_named(rows: dict[str, pd.DataFrame]) -> None:
+    own = rows["interactions"].sort_values("interaction", ascending=False)
+    assert "hollow" not in interactions.interactions(own).layout.title.subtitle.text
+    waits = "sdpa · bf16 (partly launch-bound, the GPU waits 10%)"
+    figure = interactions.interactions(own.assign(why_doubtful=["", "", waits]))
+    assert figure.data[0].marker.symbol == ("circle", "circle", "circle-open")
+    assert figure.data[0].hovertext[2].endswith(waits)
+    assert "hollow: launches set some of a run's time" in figure.layout.title.subtitle.text.replace("&#x27;", "'")
+    text = interactions.reading(own.assign(why_doubtful=["", waits, f"baseline (launch-bound); {waits}"]))
+    said = "Launches move the interaction of 2 pairs (hollow), since they set some of a run's time: sdpa · bf16 "
+    assert said in text
+    assert text.count("10%") == 1, "each run once"
+    lost = own.assign(why_doubtful=waits, interaction=None).astype({"interaction": float})
+    assert interactions.interactions(lost).data[0].x == ()
 
 
 def test_contributions_stand_in_order_of_what_they_pay(rows: dict[str, pd.DataFrame]) -> None:
