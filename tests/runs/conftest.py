@@ -35,7 +35,8 @@ def fake_models(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     folder.mkdir(exist_ok=True)
     (folder / "fake.py").write_text("def __getattr__(name): raise AttributeError(name)\n", encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(job_queue.ROOT), str(folder)]))  # of a command line's process
+    paths = (str(job_queue.ROOT), str(folder), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # of a command line's process
 
 
 @pytest.fixture
