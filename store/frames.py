@@ -89,7 +89,7 @@ def interactions(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame
     """One row per two choices that a sweep ran together and each alone (the study pairs).
 
     interaction is speedup(both) / (speedup(first) x speedup(second)) with its 95% interval: 1 is none. verdict: help,
-    overlap, independent, or unknown with why_unknown.
+    overlap, independent, or unknown with why_unknown. why_doubtful names runs of the pair that wait for launches.
     """
     with db.reading(db.chosen(database)) as connection:
         rows, runs = _ladder(connection, sweep_id)
@@ -110,7 +110,8 @@ def contributions(sweep_id: str, *, database: Path | None = None) -> pd.DataFram
 def scaling(sweep_id: str, *, database: Path | None = None) -> pd.DataFrame:
     """One row per size and series (baseline, stack) of a scaling study: x is batch, pixels or million parameters.
 
-    samples_per_s has its 95% interval; a run that did not fit keeps its row, with status and cause.
+    samples_per_s has its 95% interval; step_ms, step_iqr_ms and launch_verdict are the run's own. A run that did not
+    fit keeps its row, with status and cause.
     """
     with db.reading(db.chosen(database)) as connection:
         rows, runs = _ladder(connection, sweep_id)

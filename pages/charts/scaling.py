@@ -197,13 +197,14 @@ def _gain(judged: pd.DataFrame, every: str) -> str:
 
 
 def _launches(rows: pd.DataFrame) -> str:
-    """Where the CPU sets the stack's time: there its kernels gain more than its steps show."""
+    """Where the CPU sets the stack's time: there its kernels may gain more than its steps show."""
     bound, partly = (_sizes(rows, "stack", verdict) for verdict in ("launch-bound", "partly launch-bound"))
     parts = [f"the stack's time at {bound}"] if bound else []
     if partly:
         of = "it" if bound else "the stack's time"
         parts.append(f"some of {of} at {partly} (the GPU waits {WAITS_IN_PART})")
-    return f"The CPU's launches set {' and '.join(parts)}: the gain of its kernels is larger there." if parts else ""
+    more = "its kernels may gain more than is seen there."
+    return f"The CPU's launches set {' and '.join(parts)}: {more}" if parts else ""
 
 
 def _launches_of_baseline(rows: pd.DataFrame) -> str:

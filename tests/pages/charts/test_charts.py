@@ -491,7 +491,7 @@ def test_scaling_says_where_launches_set_a_time(rows: dict[str, pd.DataFrame]) -
     own.loc[stack, "launch_verdict"] = [*["launch-bound"] * 3, "partly launch-bound"]
     assert (
         "The CPU's launches set the stack's time at batch 1 to batch 4 and some of it at batch 8 (the GPU waits 10% to "
-        "25%): the gain of its kernels is larger there."
+        "25%): its kernels may gain more than is seen there."
     ) in scaling.reading(own)
     own["launch_verdict"] = "partly launch-bound"
     own.loc[~stack & (own["x"] != 2), "launch_verdict"] = "launch-bound"
