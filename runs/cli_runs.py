@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from profiler.record import RECORD_FILE
+from profiler.record import CONTAMINATED, RECORD_FILE
 from runs import job_queue, tables
 from runs.cli_support import USAGE, Json, fail, home_of, out, usage
 from runs.history import all_folders, all_records, read_record
@@ -92,7 +92,7 @@ def show(
     if record.evidence:
         console.print(tables.evidence_table(record))
     if record.contaminated:
-        console.print("warning: another process used the device meanwhile: these numbers are not to be trusted")
+        console.print(f"warning: {CONTAMINATED}")
     for note in record.notes:
         console.print(f"note: {note}", markup=False)
     if record.traceback:

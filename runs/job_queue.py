@@ -64,9 +64,8 @@ def submit(
     attempt was accepted once, so its worker says what has changed since: a scheduler that recovers must not stumble.
     """
     jobs = list(jobs)
-    for job in jobs:
-        if job.retry_of is None:
-            check_model(job.workload.model, job.directory)
+    for model, directory in dict.fromkeys((job.workload.model, job.directory) for job in jobs if job.retry_of is None):
+        check_model(model, directory)
     at = home_folder(home)
     with _naming_the_remedy(at):
         make_folders(at)

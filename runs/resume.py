@@ -125,7 +125,7 @@ def _baselines_for_here(
         to_come = any(job.workload == workload and job.sweep and job.sweep.role == "baseline" for job in to_do)
         measured = [records[job.job_id] for job in baselines if job.job_id in records]
         if baselines and not to_come and not any(_is_from(machine, record) for record in measured):
-            found.append(replace(retry_job(baselines[0]), retry_of=None, directory=None, environment=None))
+            found.append(replace(_again(baselines[0], was_here=True), retry_of=None))
     return found
 
 

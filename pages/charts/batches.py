@@ -104,7 +104,7 @@ def _draw_series(figure: go.Figure, rows: pd.DataFrame, unit: readable.MemoryUni
 
 def reading(rows: pd.DataFrame) -> str:
     """One paragraph per series: the prediction, what checked it, and how far it was off."""
-    series = [own for _, own in rows.groupby("anchor_run_id", sort=False) if own["per_sample_gib"].notna().all()]
+    series = [own for own in _series(rows) if own["per_sample_gib"].notna().all()]
     return "\n\n".join(_sentence(own, with_name=len(series) > 1) for own in series)
 
 
@@ -144,14 +144,14 @@ def _history(first: Any, rows: pd.DataFrame) -> str:
     """What was predicted before a larger batch was measured; empty where none has met or passed it."""
     if pd.isna(first["earlier_batch"]):
         return ""
-    fitting = rows.loc[rows["peak_gib"].notna(), "batch"].max()
+    fitting = _measured(rows)["batch"].max()
     met = "and" if fitting == first["earlier_batch"] else "but"
     return f"earlier predicted: {first['earlier_batch']} from batches {first['earlier_basis']}, {met} {fitting} fits; "
 
 
 def _prediction(first: Any, rows: pd.DataFrame) -> str:
     """The largest batch, measured or predicted, and what runs say of it: itself, the next one up, and those beyond."""
-    largest, measured = int(first["largest_batch"]), rows[rows["peak_gib"].notna()]
+    largest, measured = int(first["largest_batch"]), _measured(rows)
     said = {int(row.batch): _outcome(row) for row in rows.itertuples()}
     if first["verdict"] == "measured":
         return f"measured: {largest} is the largest that fits: {said[largest]}, {said[largest + 1]}"

@@ -19,18 +19,34 @@ def height(num_rows: int) -> int:
 
 
 def draw(
-    figure: go.Figure, rows: pd.DataFrame, value: str, *, colours: Sequence[str], hovers: Sequence[str], dark: bool
+    figure: go.Figure,
+    rows: pd.DataFrame,
+    value: str,
+    *,
+    colours: Sequence[str],
+    hovers: Sequence[str],
+    dark: bool,
+    hollow: Sequence[bool] = (),
 ) -> None:
-    """A dot per row at rows[value], with a whisker from value_low to value_high; rows without a value get none."""
+    """A dot per row at rows[value], with a whisker from value_low to value_high; rows without a value get none.
+
+    hollow: which rows' dots are rings; none without.
+    """
     known = rows[rows[value].notna()]
     low, high = known[f"{value}_low"].fillna(known[value]), known[f"{value}_high"].fillna(known[value])
+    rings = [bool(hollow) and hollow[position] for position in known.index]
     figure.add_vline(x=1, line={"color": theme.ink(dark).axis, "width": 1}, layer="below")
     figure.add_scatter(
         name=value,
         x=known[value].tolist(),
         y=known.index.tolist(),
         mode="markers",
-        marker={"size": 10, "color": [colours[position] for position in known.index]},
+        marker={
+            "size": 10,
+            "color": [colours[position] for position in known.index],
+            "symbol": ["circle-open" if ring else "circle" for ring in rings],
+            "line": {"width": [2 if ring else 0 for ring in rings]},
+        },
         error_x={
             "type": "data",
             "symmetric": False,

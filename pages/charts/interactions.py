@@ -20,16 +20,13 @@ def interactions(rows: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         return theme.empty(TITLE, "No two choices ran together and each alone yet.", dark=dark)
     own = rows.sort_values("interaction", ascending=False, na_position="last").reset_index(drop=True)
     subtitle = "Speedup of both over the product of each alone; 1×: independent; whisker: 95% interval"
-    doubtful = own["why_doubtful"].fillna("") != ""
-    if (doubtful & own["interaction"].notna()).any():
+    doubtful = _doubtful(own)
+    if doubtful.any():
         subtitle += "; hollow: launches set some of a run's time"
     figure = theme.titled(TITLE, subtitle, dark=dark, height=dots.height(len(own)))
     colours = [COLOURS.get(verdict, palette.EVEN) for verdict in own["verdict"]]
     hovers = [_hover(row) for _, row in own.iterrows()]
-    dots.draw(figure, own, "interaction", colours=colours, hovers=hovers, dark=dark)
-    known = doubtful[own["interaction"].notna()]
-    symbols = ["circle-open" if hollow else "circle" for hollow in known]
-    figure.update_traces(marker_symbol=symbols, marker_line_width=[2 if hollow else 0 for hollow in known])
+    dots.draw(figure, own, "interaction", colours=colours, hovers=hovers, dark=dark, hollow=doubtful.tolist())
     for position, row in own[own["interaction"].isna()].iterrows():
         dots.draw_reason(figure, int(str(position)), "", str(row["why_unknown"]), dark)
     shown = {"interaction": "interaction", "both": "speedup_both", "first": "speedup_first", "second": "speedup_second"}
@@ -55,9 +52,14 @@ def reading(rows: pd.DataFrame) -> str:
     return " ".join([*([f"{judged}."] if judged else []), *_launches(rows), PROCESSES])
 
 
+def _doubtful(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Which pairs have an interaction that launches move."""
+    return rows["interaction"].notna() & (rows["why_doubtful"].fillna("") != "")
+
+
 def _launches(rows: pd.DataFrame) -> list[str]:
     """How many pairs hold a run that waited for launches, and which runs these are, in a sentence."""
-    doubtful = rows.loc[rows["interaction"].notna() & (rows["why_doubtful"].fillna("") != ""), "why_doubtful"]
+    doubtful = rows.loc[_doubtful(rows), "why_doubtful"]
     if doubtful.empty:
         return []
     runs = list(dict.fromkeys(run for why in doubtful for run in why.split("; ")))

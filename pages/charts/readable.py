@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from profiler.record import UNSTEADY
+
 UNKNOWN = "—"
 _MARKS = frozenset("\\`*_{}[]()<>#+-.!|~$:&")  # ASCII punctuation that Markdown lets a backslash defuse
 SHARES = ("mfu", "ceiling_share", "gpu_busy_share")
@@ -74,6 +76,16 @@ def percent(value: Any) -> str:
     if value is None or pd.isna(value):
         return UNKNOWN
     return f"{value:.0%}" if abs(value) >= 0.1 else f"{value:.1%}"
+
+
+def unsteady(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows (step_ms, step_iqr_ms) are of runs that their own pages call unsteady."""
+    return rows["step_iqr_ms"] > UNSTEADY * rows["step_ms"]
+
+
+def apart(row: Any, whose: str) -> str:
+    """How far an unsteady run's steps lie apart, e.g. "half of its steps lie 34% apart"."""
+    return f"half of {whose} steps lie {percent(row.step_iqr_ms / row.step_ms)} apart"
 
 
 def gpu_waits(rows: pd.DataFrame) -> "pd.Series[str]":

@@ -11,7 +11,6 @@ from plotly.subplots import make_subplots
 
 from pages.charts import palette, readable, theme
 from pages.charts.ladder import WAITS_IN_PART
-from profiler.record import UNSTEADY
 
 TITLE = "Throughput and memory"
 COLOURS = {"baseline": palette.BASELINE, "stack": palette.BETTER}
@@ -149,8 +148,9 @@ def reading(rows: pd.DataFrame) -> str:
     steady = judged[~judged["x_label"].isin(unsteady["x_label"])]
     parts = [_gain(steady, "every size that was steady" if len(unsteady) else "every size")] if len(steady) else []
     if len(unsteady):
-        named = ", ".join(_how_unsteady(row) for row in unsteady.itertuples(index=False))
-        parts.append(f"Left out as unsteady, to be measured again: {named}.")
+        spreads = [readable.apart(row, f"the {row.series}'s") for row in unsteady.itertuples(index=False)]
+        named = [f"{size} ({spread})" for size, spread in zip(unsteady["x_label"], spreads, strict=True)]
+        parts.append(f"Left out as unsteady, to be measured again: {', '.join(named)}.")
     parts += [_launches(rows), _launches_of_baseline(rows)]
     for series in ("baseline", "stack"):
         gone = rows[(rows["series"] == series) & (rows["status"] == "oom")].sort_values("x")
@@ -169,12 +169,7 @@ def disturbed(rows: pd.DataFrame, run_ids: Container[str]) -> str:
 
 def _unsteady(rows: pd.DataFrame) -> pd.DataFrame:
     """The runs, of baseline or stack, that their own pages call unsteady."""
-    return rows[rows["step_iqr_ms"] > UNSTEADY * rows["step_ms"]].sort_values(["x", "series"])
-
-
-def _how_unsteady(row: Any) -> str:
-    spread = readable.percent(row.step_iqr_ms / row.step_ms)
-    return f"{row.x_label} (half of the {row.series}'s steps lie {spread} apart)"
+    return rows[readable.unsteady(rows)].sort_values(["x", "series"])
 
 
 def _gain(judged: pd.DataFrame, every: str) -> str:

@@ -11,7 +11,7 @@ from pages.widgets import data, imported, linked, tables
 from pages.widgets.jobs import status_badge
 from profiler.combo import Combo
 from profiler.evidence import NO_MARK, verdict, why_no_verdict
-from profiler.record import Record
+from profiler.record import CONTAMINATED, Record
 from store import frames
 
 Column = st.column_config
@@ -70,7 +70,7 @@ def show_outcome(record: dict[str, Any]) -> None:
         with st.expander("Traceback"):
             st.code(record["traceback"], language="python")
     if record["contaminated"]:
-        st.warning("Another process used the device meanwhile: these numbers are not to be trusted.")
+        st.warning(f"{CONTAMINATED.capitalize()}.")
     for note in () if record["imported"] else record["notes"]:  # those of a trace stand with its other facts
         st.caption(f":material/info: {readable.escaped(note)}")
 

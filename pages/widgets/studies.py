@@ -1,6 +1,5 @@
 """Studies: which sweep and workload a page shows; and what is worth saying about it before any chart."""
 
-import re
 from typing import Any
 
 import pandas as pd
@@ -8,13 +7,13 @@ import streamlit as st
 
 from pages.charts import readable
 from pages.widgets import data, linked
-from profiler.workload import MODES, ZOO
+from profiler.workload import ZOO
 from store import frames, labels
 
-WORKLOAD = re.compile(
-    rf"(?P<model>.+) (?P<mode>{'|'.join(MODES)}) (?P<batch>b\d+)(?: (?P<resolution>\d+ px))? (?P<device>\w+)"
-)
-COUNTED = {"model": "models", "mode": "modes", "batch": "batches", "resolution": "resolutions", "device": "devices"}
+FACTS = {  # of a workload, in the order of its label
+    **{"models": "model_label", "modes": "mode", "batches": "batch"},
+    **{"resolutions": "resolution", "devices": "device"},
+}
 FEW = 4  # workloads that stand side by side on a narrow page
 
 
@@ -24,11 +23,13 @@ def choose_study(key: str) -> tuple[pd.Series, pd.DataFrame] | None:
     if sweeps.empty:
         return None
     sweeps = best_first(sweeps).set_index("sweep_id", drop=False)
-    options = {sweep_id: _label(row) for sweep_id, row in sweeps.iterrows()}
+    runs = data.read(frames.runs)
+    of_sweep = dict(iter(runs[runs["status"] != "imported"].groupby(runs["sweep_id"].fillna(labels.SINGLE_RUNS))))
+    options = {sweep_id: _label(row, of_sweep[sweep_id]) for sweep_id, row in sweeps.iterrows()}
     linked.say_unknown(options, "study", "another")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = linked.select("Study", options, f"{key}_study", "study", default=sweeps.index[0], width=620)
-        runs, ladder = data.read(frames.runs), data.read(frames.ladder, chosen)
+        ladder = data.read(frames.ladder, chosen)
         runs = runs[runs["run_id"].isin(ladder["run_id"])]
         runs = runs.sort_values(["sweep_position", "started_at"], ascending=[True, False], kind="stable")
         workloads = runs["workload_label"].drop_duplicates().tolist()
@@ -97,26 +98,31 @@ def environment(record: dict[str, Any]) -> list[str]:
     return facts
 
 
-def _label(sweep: pd.Series) -> str:
+def _label(sweep: pd.Series, runs: pd.DataFrame) -> str:
     when = f"{sweep['started_at']:%d %b %Y %H:%M}" if pd.notna(sweep["started_at"]) else "not started"
     origin = "recorded " if sweep["is_recorded"] else ""
     name = "single runs" if sweep["sweep_id"] == labels.SINGLE_RUNS else sweep["sweep_name"]
-    workload, machine = in_common(sweep["workload_label"].split(", ")), sweep["machine_label"] or "no machine"
+    workload, machine = in_common(runs), sweep["machine_label"] or "no machine"
     return f"{origin}{name} · {workload} · {machine} · {when}"
 
 
-def in_common(workloads: list[str]) -> str:
-    """What these labels of workloads share, and how many of what differs: 'sd15 inference, 7 batches'."""
-    parsed = [match for match in map(WORKLOAD.fullmatch, workloads) if match]
-    if len(workloads) == 1 or len(parsed) < len(workloads):
-        return workloads[0] if len(workloads) == 1 else f"{len(workloads)} workloads"
-    values = {name: list(dict.fromkeys(match[name] for match in parsed)) for name in WORKLOAD.groupindex}
-    if len(values["model"]) > 1 or len(values["resolution"]) == 1:
-        del values["resolution"]  # each model has its own, and of one nobody asks
-    if len(values["device"]) == 1:
-        del values["device"]
+def in_common(runs: pd.DataFrame) -> str:
+    """What the workloads of these runs share, and how many of what differs: 'sd15 inference, 7 batches'.
+
+    runs: rows of store.frames.runs.
+    """
+    facts = {name: runs[column].dropna().drop_duplicates() for name, column in FACTS.items()}
+    values = {name: each.astype(str).tolist() for name, each in facts.items()}
+    values["batches"] = [f"b{batch}" for batch in values["batches"]]
+    values["resolutions"] = [f"{side} px" for side in values["resolutions"]]
+    if all(len(each) <= 1 for each in values.values()):
+        return str(runs["workload_label"].iloc[0])
+    if len(values["models"]) > 1 or len(values["resolutions"]) == 1:
+        del values["resolutions"]  # each model has its own, and of one nobody asks
+    if len(values["devices"]) == 1:
+        del values["devices"]
     shared = " ".join(same[0] for same in values.values() if len(same) == 1)
-    counts = [f"{len(each)} {COUNTED[name]}" for name, each in values.items() if len(each) > 1]
+    counts = [f"{len(each)} {name}" for name, each in values.items() if len(each) > 1]
     return ", ".join([shared, *counts] if shared else counts)
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 from pages.charts import readable
 from pages.charts.ladder import SET_BY_LAUNCHES, SET_IN_PART, WAITS_IN_PART
 from pages.widgets import data
-from profiler.record import ROUNDING, UNSTEADY
+from profiler.record import ROUNDING
 from store import frames
 
 Compare = Callable[[str, tuple[str, ...]], pd.DataFrame]
@@ -83,23 +83,20 @@ def _fastest(
     value = readable.times(best["speedup"]) if pd.notna(best["speedup"]) else readable.number(best["step_ms"], "ms")
     price = f" · output error {readable.number(best['output_error'])}" if pd.notna(best["output_error"]) else ""
     doubt = _departed(best["run_id"], left)
-    doubt += _unsteady(best, "its") + _unsteady(_row_of(measured, best["baseline_run_id"]), "the baseline's")
+    for run_id, whose in ((best["run_id"], "its"), (best["baseline_run_id"], "the baseline's")):
+        doubt += _unsteady(measured[measured["run_id"] == run_id], whose)
     time = readable.number(best["step_ms"], "ms")
     run = f"{doubt}{time}{price} · {best['combo_label']}{_or(_as_fast(ordered, measured, compare))}"
     return Headline(title=title, value=value, run=run, help=help)
 
 
-def _row_of(rows: pd.DataFrame, run_id: object) -> pd.Series | None:
-    own = rows[rows["run_id"] == run_id]
-    return None if own.empty else own.iloc[0]
-
-
-def _unsteady(row: pd.Series | None, whose: str) -> str:
-    """That a run's own page calls it unsteady, with the way there; empty where it does not."""
-    if row is None or pd.isna(row["step_iqr_ms"]) or row["step_iqr_ms"] <= UNSTEADY * row["step_ms"]:
-        return ""
-    spread = readable.percent(row["step_iqr_ms"] / row["step_ms"])
-    return f"**unsteady**: half of {whose} steps lie {spread} apart, see [its run](/run?run={row['run_id']}) · "
+def _unsteady(run: pd.DataFrame, whose: str) -> str:
+    """That a run's own page calls it unsteady, with the way there; empty where it does not. run: one row, or none."""
+    told = [
+        f"**unsteady**: {readable.apart(row, whose)}, see [its run](/run?run={row.run_id}) · "
+        for row in run[readable.unsteady(run)].itertuples(index=False)
+    ]
+    return "".join(told)
 
 
 def _errs_as_eager(rows: pd.DataFrame) -> pd.Series:

@@ -114,6 +114,14 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
 
 
 @pytest.fixture
+def unwritable_home(make_home: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data folder that cannot be made: a file is in the way."""
+    home = make_home("empty")
+    (home / "file").write_text("in the way")
+    monkeypatch.setenv("STEPLENS_HOME", str(home / "file" / "home"))
+
+
+@pytest.fixture
 def open_page() -> Callable[..., AppTest]:
     """Opens a page of the app as its address would: open_page("run", run=RUN_ID)."""
 

@@ -138,12 +138,7 @@ def test_every_page_opens_while_the_machine_is_probed(
     assert page != "launch" or app.button(key="launch_submit").label == "Start"
 
 
-def test_a_data_folder_that_cannot_be_written_is_named(
-    make_home: Make, open_page: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = make_home("empty")
-    (home / "file").write_text("in the way")
-    monkeypatch.setenv("STEPLENS_HOME", str(home / "file" / "home"))
+def test_a_data_folder_that_cannot_be_written_is_named(unwritable_home: None, open_page: Open) -> None:
     app = open_page("overview")
     assert not app.exception
     assert "STEPLENS_HOME" in app.error[0].value

@@ -38,4 +38,6 @@ def test_own_sweeps_come_first_then_recorded_ladders_inference_before_training()
     ],
 )
 def test_a_study_of_many_workloads_is_named_by_what_they_have_in_common(workloads: list[Workload], says: str) -> None:
-    assert in_common([workload.label for workload in workloads]) == says
+    columns = ("model_label", "mode", "batch", "resolution", "device")
+    rows = [{name: getattr(one, name) for name in columns} | {"workload_label": one.label} for one in workloads]
+    assert in_common(pd.DataFrame(rows)) == says

@@ -52,12 +52,7 @@ def test_an_empty_home_has_nothing_to_make_ready(make_home: Make, asked: list) -
     assert [name for name, _ in asked] == ["runs", "sweeps"]
 
 
-def test_what_the_store_cannot_do_the_page_still_says(
-    make_home: Make, open_page: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = make_home("empty")
-    (home / "file").write_text("in the way")
-    monkeypatch.setenv("STEPLENS_HOME", str(home / "file" / "home"))
+def test_what_the_store_cannot_do_the_page_still_says(unwritable_home: None, open_page: Open) -> None:
     warm_up()
     assert "STEPLENS_HOME" in open_page("overview").error[0].value
 
