@@ -16,6 +16,7 @@ TRACE_SUFFIX = ".pt.trace.json.gz"  # what TensorBoard's profiler plugin looks f
 ROUNDING = 1e-5  # below this relative error, a ratio of two errors is a ratio of two roundings
 UNSTEADY = 0.25  # interquartile range of the steps over their median, above which a run is to be measured again
 BUSY = "the machine was busy"  # how a note begins on a run whose times other programs may have moved
+TREND_STEPS = 6  # of a curve of the loss, which takes three batches in turn: each twice; fewer show no trend
 CONTAMINATED = "another process used the device meanwhile: these numbers are not to be trusted"
 DROPOUT = "this UNet has dropout"  # how a note begins on a training run of one
 RANK_FAILURE = "rank-{}.failure.json"  # status, cause and traceback of a rank, not the first, that failed

@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from profiler.record import TREND_STEPS
+
 Row = dict[str, Any]
 Curve = Mapping[int, float]  # loss by step, from 1
 
@@ -19,7 +21,6 @@ FIRST = 12  # steps that are looked at: each of the three batches four times
 FLOOR = 0.005  # relative distance from the others below which nobody leaves them
 FLOOR_OF_FEW = 0.02  # the same where fewer than PEERS others are there at some step, whose spread says little
 NOISE = 4  # times the farthest that one of the others has been from their median
-FEW = 6  # steps: each batch twice; fewer are no trend
 LEAVES = 3  # steps beyond; one or two are an outlier
 BATCHES = 3  # that the steps take in turn
 PEERS = 3  # others that show a spread, and make a middle where the baseline's curve has ended
@@ -32,7 +33,7 @@ TYPES = {
 
 def departures(runs: pd.DataFrame, curves: Mapping[str, Curve]) -> pd.DataFrame:
     """One row per run whose loss leaves the others': at LEAVES steps or more of the FIRST it is farther from their
-    median than floor (relative), and than NOISE times their own spread up to there; FEW steps must be comparable.
+    median than floor (relative), and than NOISE times their own spread up to there; TREND_STEPS must be comparable.
 
     runs: one study of store/sql/same_training.sql; curves: run_id to its finite losses by step. step is where it was
     farthest away, end_change how far the last three of the steps (every batch once) are from the others' in the mean.
@@ -60,7 +61,7 @@ def _departure(run: Row, runs: pd.DataFrame, curves: Mapping[str, Curve]) -> Row
         spread = max(spread, *(abs(loss / middle - 1) for loss in at.values()))
         away[step], noise[step] = abs(own[step] / middle - 1), NOISE * spread
     beyond = [step for step in middles if away[step] > max(floor, noise[step])]
-    if len(middles) < FEW or len(beyond) < LEAVES:
+    if len(middles) < TREND_STEPS or len(beyond) < LEAVES:
         return None
     farthest, last = max(beyond, key=away.__getitem__), list(middles)[-BATCHES:]
     return run | {

@@ -6,9 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pages.charts import palette, readable, theme
+from profiler.record import TREND_STEPS
 
 THIS = "this run"
-FEW = 6  # steps: not yet each of the three batches twice
 _SHARES = {
     "underflow_share": ("as they are", palette.SERIES[1]),
     "underflow_share_scaled": ("times the loss scale", palette.SERIES[2]),
@@ -56,7 +56,7 @@ def _summary(own: pd.DataFrame) -> str:
     words = f"loss {readable.number(points.iloc[0])} to {readable.number(points.iloc[-1])} in {len(points)} steps"
     skipped, scales = own[own["name"] == "skipped_steps"], own[own["name"] == "loss_scale"]
     if skipped.empty or scales.empty:
-        few = "; neighbours are of different batches: so few show no trend" if len(points) < FEW else ""
+        few = "; neighbours are of different batches: so few show no trend" if len(points) < TREND_STEPS else ""
         return f"{words}, on the same three batches for every combo{few}"
     number = int(skipped["y"].max())
     if number == 0:
